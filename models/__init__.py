@@ -1,0 +1,42 @@
+"""The model registry: `--model NAME` is the class <Name>Model in models/NAME_model.py.
+
+Dropping a file in adds a model; there is no list to edit. models/template_model.py is an example.
+"""
+
+import argparse
+from collections.abc import Callable
+from contextlib import suppress
+
+from models.base_model import BaseModel
+from util.registry import Registry
+
+_registry = Registry("model", __name__, __path__[0], BaseModel)
+
+names = _registry.names
+
+
+def find_model_using_name(model_name: str) -> type[BaseModel]:
+    """The model class of a name; UserError if there is none."""
+    return _registry.find(model_name)
+
+
+def get_option_setter(model_name: str) -> Callable:
+    """The model's modify_commandline_options."""
+    return find_model_using_name(model_name).modify_commandline_options
+
+
+def create_model(opt: argparse.Namespace) -> BaseModel:
+    """Build the model that the options name; `setup` makes it ready."""
+    return find_model_using_name(opt.model)(opt)
+
+
+def owners_of(option: str) -> list[str]:
+    """The models that add `option` to the command line of training."""
+    return [name for name in names() if option in _own_options(name)]
+
+
+def _own_options(name: str) -> list[str]:
+    parser = argparse.ArgumentParser(add_help=False)
+    with suppress(Exception):  # somebody's unfinished model file is no reason to fail here
+        get_option_setter(name)(parser, True)
+    return list(parser._option_string_actions)

@@ -1,0 +1,55 @@
+"""Reads off a state dict which options built the network, to say why a checkpoint does not fit."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+
+def describe(state: Mapping[str, Tensor]) -> dict[str, object]:
+    """The options that a network of this program was built with, as far as its weights show.
+
+    Args:
+        state: a state dict; of an unknown network, what is returned means little.
+
+    Returns:
+        Some of netG, netD, n_layers_D, norm, dropout, ngf, ndf, input_nc, output_nc.
+    """
+    convs = {key: w for key, w in state.items() if key.endswith(".weight") and w.dim() == 4}
+    if len(convs) < 2:
+        return {}
+    first, *_, last = convs.values()
+    options: dict[str, object] = {"norm": _norm(state, list(convs)[1])}
+    if any(".conv_block." in key for key in convs):
+        blocks = {key.split(".")[1] for key in convs if ".conv_block." in key}
+        options |= {"netG": f"resnet_{len(blocks)}blocks", "output_nc": last.shape[0]}
+        options["dropout"] = any(key.endswith("conv_block.6.weight") for key in convs)
+    elif next(iter(convs)).startswith("model.model."):
+        options |= {"netG": f"unet_{2 ** (len(convs) // 2)}", "output_nc": last.shape[1]}
+    elif next(iter(convs)).startswith("net."):
+        return options | {"netD": "pixel", "ndf": first.shape[0], "channels": first.shape[1]}
+    else:
+        options |= {"netD": "n_layers", "n_layers_D": len(convs) - 2}
+        return options | {"ndf": first.shape[0], "channels": first.shape[1]}
+    return options | {"ngf": first.shape[0], "input_nc": first.shape[1]}
+
+
+def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """The options in which two state dicts differ, as the end of an error message."""
+    here, there = describe(expected), describe(found)
+    flags = [_flag(key, there[key]) for key in there if there[key] != here.get(key)]
+    if not flags:
+        return "; it is of another architecture, choose the one it was trained with"
+    return f"; the file was trained with {' '.join(flags)}, so try that"
+
+
+def _norm(state: Mapping[str, Tensor], second_conv: str) -> str:
+    """The second convolution stands before a norm layer, and batch norm cancels its bias."""
+    if any(key.endswith("running_mean") for key in state):
+        return "batch"
+    return "instance" if second_conv.replace(".weight", ".bias") in state else "none"
+
+
+def _flag(key: str, value: object) -> str:
+    if key == "dropout":
+        return "--dropout" if value else "--no_dropout"
+    return f"{value} input channels" if key == "channels" else f"--{key} {value}"

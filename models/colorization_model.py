@@ -1,0 +1,57 @@
+"""Colorization: pix2pix from the lightness L of CIE Lab to its colours a and b."""
+
+import argparse
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from models.pix2pix_model import Pix2PixModel
+from util.color import lab_to_rgb
+
+
+class ColorizationModel(Pix2PixModel):
+    """pix2pix on the batches of the colorization data set: A is L / 50 - 1, B is ab / 110."""
+
+    @staticmethod
+    def modify_commandline_options(
+        parser: argparse.ArgumentParser, is_train: bool
+    ) -> argparse.ArgumentParser:
+        """The settings of pix2pix, with the colorization data set."""
+        Pix2PixModel.modify_commandline_options(parser, is_train)
+        parser.set_defaults(dataset_mode="colorization")
+        return parser
+
+    @staticmethod
+    def check_options(opt: argparse.Namespace) -> Iterator[str]:
+        """From one channel, L, to two, a and b."""
+        if (opt.input_nc, opt.output_nc, opt.direction) != (1, 2, "AtoB"):
+            yield (
+                f"--model colorization goes from L to ab: --input_nc {opt.input_nc} --output_nc "
+                f"{opt.output_nc} --direction {opt.direction} must be 1, 2 and AtoB; "
+                "leave these flags out"
+            )
+
+    def __init__(self, opt: argparse.Namespace):
+        """Show the grey image, the true colours and the generated ones."""
+        super().__init__(opt)
+        self.visual_names = ["real_A", "real_B_rgb", "fake_B_rgb"]
+
+    def compute_visuals(self) -> None:
+        """Turn L with the real and with the generated ab into colour images."""
+        self.real_B_rgb = self.to_rgb(self.real_A, self.real_B)
+        self.fake_B_rgb = self.to_rgb(self.real_A, self.fake_B)
+
+    @staticmethod
+    def to_rgb(lightness: Tensor, colour: Tensor) -> Tensor:
+        """Lab as the networks see it to RGB.
+
+        Args:
+            lightness: (N, 1, H, W) in [-1, 1].
+            colour: (N, 2, H, W) in [-1, 1].
+
+        Returns:
+            (N, 3, H, W) in [-1, 1].
+        """
+        lab = torch.cat(((lightness + 1) * 50, colour * 110), 1).detach()
+        return lab_to_rgb(lab) * 2 - 1

@@ -1,0 +1,168 @@
+"""CycleGAN: unpaired image-to-image translation (Zhu et al., ICCV 2017, arXiv 1703.10593).
+
+Names of the code and of the paper: G_A is G (A to B), G_B is F, D_A is D_Y (tells real B from
+G_A(A)), D_B is D_X. The generators minimise
+
+    GAN(D_A(G_A(A))) + GAN(D_B(G_B(B)))
+    + lambda_A |G_B(G_A(A)) - A| + lambda_B |G_A(G_B(B)) - B|            (cycle, section 3.2)
+    + lambda_identity (lambda_B |G_A(B) - B| + lambda_A |G_B(A) - A|)    (identity, section 5.2)
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models import networks
+from models.base_model import BaseModel, frozen
+from util.image_pool import ImagePool
+
+
+class CycleGANModel(BaseModel):
+    """Two generators, each undoing the other, against two PatchGAN discriminators."""
+
+    @staticmethod
+    def modify_commandline_options(
+        parser: argparse.ArgumentParser, is_train: bool
+    ) -> argparse.ArgumentParser:
+        """No dropout, as in the paper; the weights of the losses."""
+        parser.set_defaults(no_dropout=True)
+        if is_train:
+            add = parser.add_argument
+            add("--lambda_A", type=float, default=10.0, help="weight of the cycle A to B to A")
+            add("--lambda_B", type=float, default=10.0, help="weight of the cycle B to A to B")
+            add(
+                "--lambda_identity",
+                type=float,
+                default=0.5,
+                help="identity loss, as a share of the cycle's weight; 0 for none",
+            )
+        return parser
+
+    @staticmethod
+    def check_options(opt: argparse.Namespace) -> Iterator[str]:
+        """The identity loss compares an output with an input, so their channels must agree."""
+        if opt.isTrain and opt.lambda_identity > 0 and opt.input_nc != opt.output_nc:
+            yield (
+                f"--lambda_identity {opt.lambda_identity} compares inputs with outputs, which "
+                f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} forbid; "
+                "use --lambda_identity 0 or equal numbers of channels"
+            )
+
+    def __init__(self, opt: argparse.Namespace):
+        """Build the generators and, for training, discriminators, losses and optimizers."""
+        super().__init__(opt)
+        self.visual_names = ["real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B"]
+        self.model_names = ["G_A", "G_B", "D_A", "D_B"] if self.isTrain else ["G_A", "G_B"]
+        self.netG_A = self._generator(opt.input_nc, opt.output_nc)
+        self.netG_B = self._generator(opt.output_nc, opt.input_nc)
+        if self.isTrain:
+            self._build_training(opt)
+
+    def _generator(self, input_nc: int, output_nc: int) -> nn.Module:
+        opt = self.opt
+        return networks.define_G(
+            input_nc, output_nc, opt.ngf, opt.netG, opt.norm,
+            not opt.no_dropout, opt.init_type, opt.init_gain,
+        )  # fmt: skip
+
+    def _discriminator(self, input_nc: int) -> nn.Module:
+        opt = self.opt
+        return networks.define_D(
+            input_nc, opt.ndf, opt.netD, opt.n_layers_D, opt.norm, opt.init_type, opt.init_gain
+        )
+
+    def _build_training(self, opt: argparse.Namespace) -> None:
+        self.loss_names = ["D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B"]
+        if opt.lambda_identity > 0:
+            self.visual_names = ["real_A", "fake_B", "rec_A", "idt_B"]
+            self.visual_names += ["real_B", "fake_A", "rec_B", "idt_A"]
+        self.netD_A = self._discriminator(opt.output_nc)
+        self.netD_B = self._discriminator(opt.input_nc)
+        self.fake_A_pool = ImagePool(opt.pool_size)
+        self.fake_B_pool = ImagePool(opt.pool_size)
+        self.criterionGAN = networks.GANLoss(opt.gan_mode).to(self.device)
+        self.criterionCycle = nn.L1Loss()
+        self.criterionIdt = nn.L1Loss()
+        self.optimizer_G = self._adam(self.netG_A, self.netG_B)
+        self.optimizer_D = self._adam(self.netD_A, self.netD_B)
+        self.optimizers = [self.optimizer_G, self.optimizer_D]
+
+    def _adam(self, *nets: nn.Module) -> torch.optim.Adam:
+        parameters = itertools.chain(*(net.parameters() for net in nets))
+        return torch.optim.Adam(parameters, lr=self.opt.lr, betas=(self.opt.beta1, 0.999))
+
+    def set_input(self, input: Mapping[str, Any]) -> None:
+        """Take an image of each set; --direction BtoA swaps the sets."""
+        source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
+        self.real_A = input[source].to(self.device)
+        self.real_B = input[target].to(self.device)
+        self.image_paths = input[f"{source}_paths"]
+
+    def forward(self) -> None:
+        """Both translations, and both ways back."""
+        self.fake_B = self.netG_A(self.real_A)
+        self.rec_A = self.netG_B(self.fake_B)
+        self.fake_A = self.netG_B(self.real_B)
+        self.rec_B = self.netG_A(self.fake_A)
+
+    def backward_D_basic(self, netD: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Half of D's loss on real and generated images, which slows D down (section 4)."""
+        fake = fake.detach()
+        loss_D = (self.criterionGAN(netD(real), True) + self.criterionGAN(netD(fake), False)) * 0.5
+        if self.opt.gan_mode == "wgangp":
+            penalty, _ = networks.cal_gradient_penalty(
+                netD, real, fake, self.device, lambda_gp=self.opt.lambda_gp
+            )
+            loss_D = loss_D + penalty * 0.5
+        loss_D.backward()
+        return loss_D
+
+    def backward_D_A(self) -> None:
+        """D_A tells real B from generated B."""
+        fake_B = self.fake_B_pool.query(self.fake_B)
+        self.loss_D_A = self.backward_D_basic(self.netD_A, self.real_B, fake_B)
+
+    def backward_D_B(self) -> None:
+        """D_B tells real A from generated A."""
+        fake_A = self.fake_A_pool.query(self.fake_A)
+        self.loss_D_B = self.backward_D_basic(self.netD_B, self.real_A, fake_A)
+
+    def backward_G(self) -> None:
+        """Fool both discriminators, come back to the start, leave one's own images alone."""
+        opt = self.opt
+        self.loss_idt_A, self.loss_idt_B = self._identity_losses()
+        self.loss_G_A = self.criterionGAN(self.netD_A(self.fake_B), True)
+        self.loss_G_B = self.criterionGAN(self.netD_B(self.fake_A), True)
+        self.loss_cycle_A = self.criterionCycle(self.rec_A, self.real_A) * opt.lambda_A
+        self.loss_cycle_B = self.criterionCycle(self.rec_B, self.real_B) * opt.lambda_B
+        self.loss_G = (
+            self.loss_G_A + self.loss_G_B + self.loss_cycle_A + self.loss_cycle_B
+            + self.loss_idt_A + self.loss_idt_B
+        )  # fmt: skip
+        self.loss_G.backward()
+
+    def _identity_losses(self) -> tuple[Tensor | float, Tensor | float]:
+        opt = self.opt
+        if opt.lambda_identity <= 0:
+            return 0.0, 0.0
+        self.idt_A = self.netG_A(self.real_B)
+        self.idt_B = self.netG_B(self.real_A)
+        idt_A = self.criterionIdt(self.idt_A, self.real_B) * opt.lambda_B * opt.lambda_identity
+        idt_B = self.criterionIdt(self.idt_B, self.real_A) * opt.lambda_A * opt.lambda_identity
+        return idt_A, idt_B
+
+    def optimize_parameters(self) -> None:
+        """One step of both generators, then one of both discriminators."""
+        self.forward()
+        with frozen(self.netD_A, self.netD_B):
+            self.optimizer_G.zero_grad()
+            self.backward_G()
+            self.optimizer_G.step()
+        self.optimizer_D.zero_grad()
+        self.backward_D_A()
+        self.backward_D_B()
+        self.optimizer_D.step()

@@ -1,0 +1,104 @@
+"""pix2pix: paired image-to-image translation (Isola et al., CVPR 2017, arXiv 1611.07004).
+
+    min_G max_D  E log D(A, B) + E log(1 - D(A, G(A)))  +  lambda_L1 · E |B - G(A)|
+
+The noise of the paper is dropout in the generator, kept on when testing.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from models import networks
+from models.base_model import BaseModel, frozen
+from util.image_pool import ImagePool
+
+
+class Pix2PixModel(BaseModel):
+    """A U-Net generator against a PatchGAN discriminator that sees input and output together."""
+
+    @staticmethod
+    def modify_commandline_options(
+        parser: argparse.ArgumentParser, is_train: bool
+    ) -> argparse.ArgumentParser:
+        """The settings of the paper: batch norm, U-Net 256, aligned pairs, vanilla GAN and L1."""
+        parser.set_defaults(norm="batch", netG="unet_256", dataset_mode="aligned")
+        if is_train:
+            parser.set_defaults(pool_size=0, gan_mode="vanilla")
+            parser.add_argument("--lambda_L1", type=float, default=100.0, help="weight of L1 loss")
+        return parser
+
+    def __init__(self, opt: argparse.Namespace):
+        """Build the generator and, for training, the discriminator, losses and optimizers."""
+        super().__init__(opt)
+        self.model_names = ["G", "D"] if self.isTrain else ["G"]
+        self.visual_names = ["real_A", "fake_B", "real_B"]
+        self.netG = networks.define_G(
+            opt.input_nc, opt.output_nc, opt.ngf, opt.netG, opt.norm,
+            not opt.no_dropout, opt.init_type, opt.init_gain,
+        )  # fmt: skip
+        if self.isTrain:
+            self._build_training(opt)
+
+    def _build_training(self, opt: argparse.Namespace) -> None:
+        self.loss_names = ["G_GAN", "G_L1", "D_real", "D_fake"]
+        if opt.gan_mode == "wgangp":
+            self.loss_names.append("D_gp")
+        self.netD = networks.define_D(
+            opt.input_nc + opt.output_nc, opt.ndf, opt.netD,
+            opt.n_layers_D, opt.norm, opt.init_type, opt.init_gain,
+        )  # fmt: skip
+        self.fake_AB_pool = ImagePool(opt.pool_size)
+        self.criterionGAN = networks.GANLoss(opt.gan_mode).to(self.device)
+        self.criterionL1 = torch.nn.L1Loss()
+        adam = {"lr": opt.lr, "betas": (opt.beta1, 0.999)}
+        self.optimizer_G = torch.optim.Adam(self.netG.parameters(), **adam)
+        self.optimizer_D = torch.optim.Adam(self.netD.parameters(), **adam)
+        self.optimizers = [self.optimizer_G, self.optimizer_D]
+
+    def set_input(self, input: Mapping[str, Any]) -> None:
+        """Take a pair; --direction says which half is the input."""
+        source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
+        self.real_A = input[source].to(self.device)
+        self.real_B = input[target].to(self.device)
+        self.image_paths = input[f"{source}_paths"]
+
+    def forward(self) -> None:
+        """G(A)."""
+        self.fake_B = self.netG(self.real_A)
+
+    def backward_D(self) -> None:
+        """Half of log D(A, B) + log(1 - D(A, G(A))), the factor of the paper's section 3.3."""
+        real_AB = torch.cat((self.real_A, self.real_B), 1)
+        fake_AB = torch.cat((self.real_A, self.fake_B), 1).detach()
+        fake_AB = self.fake_AB_pool.query(fake_AB)
+        self.loss_D_fake = self.criterionGAN(self.netD(fake_AB), False)
+        self.loss_D_real = self.criterionGAN(self.netD(real_AB), True)
+        self.loss_D = (self.loss_D_fake + self.loss_D_real) * 0.5
+        if self.opt.gan_mode == "wgangp":
+            self.loss_D_gp, _ = networks.cal_gradient_penalty(
+                self.netD, real_AB, fake_AB, self.device, lambda_gp=self.opt.lambda_gp
+            )
+            self.loss_D = self.loss_D + self.loss_D_gp * 0.5
+        self.loss_D.backward()
+
+    def backward_G(self) -> None:
+        """Fool D, and stay near B."""
+        pred_fake = self.netD(torch.cat((self.real_A, self.fake_B), 1))
+        self.loss_G_GAN = self.criterionGAN(pred_fake, True)
+        self.loss_G_L1 = self.criterionL1(self.fake_B, self.real_B) * self.opt.lambda_L1
+        self.loss_G = self.loss_G_GAN + self.loss_G_L1
+        self.loss_G.backward()
+
+    def optimize_parameters(self) -> None:
+        """One step of D, then one of G."""
+        self.forward()
+        self.optimizer_D.zero_grad()
+        self.backward_D()
+        self.optimizer_D.step()
+        with frozen(self.netD):
+            self.optimizer_G.zero_grad()
+            self.backward_G()
+            self.optimizer_G.step()

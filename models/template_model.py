@@ -1,0 +1,66 @@
+"""An example to copy for a model of your own: images from A to B by plain regression.
+
+Copy this file to models/my_own_model.py, call the class MyOwnModel, and train it with
+`--model my_own`. Ranks, resume, logs and the page need nothing from you.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from models import networks
+from models.base_model import BaseModel
+
+
+class TemplateModel(BaseModel):
+    """min_G  lambda_regression · |G(A) - B|."""
+
+    @staticmethod
+    def modify_commandline_options(
+        parser: argparse.ArgumentParser, is_train: bool
+    ) -> argparse.ArgumentParser:
+        """Your own options, and better defaults for those there are."""
+        parser.set_defaults(dataset_mode="aligned")
+        if is_train:
+            parser.add_argument(
+                "--lambda_regression", type=float, default=1.0, help="weight of the regression loss"
+            )
+        return parser
+
+    def __init__(self, opt: argparse.Namespace):
+        """Name losses, images and networks; build the networks; for training, the optimizers."""
+        super().__init__(opt)
+        self.loss_names = ["G"]  # self.loss_G, after a step
+        self.visual_names = ["data_A", "output", "data_B"]  # self.data_A, …
+        self.model_names = ["G"]  # self.netG, saved as latest_net_G.pth
+        self.netG = networks.define_G(
+            opt.input_nc, opt.output_nc, opt.ngf, opt.netG, norm=opt.norm,
+            use_dropout=not opt.no_dropout, init_type=opt.init_type, init_gain=opt.init_gain,
+        )  # fmt: skip
+        if self.isTrain:
+            self.criterion = torch.nn.L1Loss()
+            self.optimizer = torch.optim.Adam(
+                self.netG.parameters(), lr=opt.lr, betas=(opt.beta1, 0.999)
+            )
+            self.optimizers = [self.optimizer]
+
+    def set_input(self, input: Mapping[str, Any]) -> None:
+        """Move a batch of the data set to the device."""
+        a_to_b = self.opt.direction == "AtoB"
+        self.data_A = input["A" if a_to_b else "B"].to(self.device)
+        self.data_B = input["B" if a_to_b else "A"].to(self.device)
+        self.image_paths = input["A_paths" if a_to_b else "B_paths"]
+
+    def forward(self) -> None:
+        """Make the output; training and testing both call this."""
+        self.output = self.netG(self.data_A)
+
+    def optimize_parameters(self) -> None:
+        """Output, loss, gradients, update."""
+        self.forward()
+        self.optimizer.zero_grad()
+        self.loss_G = self.criterion(self.output, self.data_B) * self.opt.lambda_regression
+        self.loss_G.backward()
+        self.optimizer.step()

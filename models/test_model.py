@@ -1,0 +1,54 @@
+"""One generator applied to one folder of images: `--model test`."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from models import networks
+from models.base_model import BaseModel
+
+
+class TestModel(BaseModel):
+    """Runs `{epoch}_net_G{model_suffix}.pth`; --model_suffix _A is CycleGAN's A to B."""
+
+    __test__ = False  # not a test class for pytest
+
+    @staticmethod
+    def modify_commandline_options(
+        parser: argparse.ArgumentParser, is_train: bool
+    ) -> argparse.ArgumentParser:
+        """One folder of images, and which of several generators."""
+        parser.set_defaults(dataset_mode="single")
+        parser.add_argument(
+            "--model_suffix", default="", help="_A or _B: that generator of a CycleGAN"
+        )
+        return parser
+
+    @staticmethod
+    def check_options(opt: argparse.Namespace) -> Iterator[str]:
+        """This model cannot be trained."""
+        if opt.isTrain:
+            yield "--model test only tests; train with --model pix2pix or --model cycle_gan"
+
+    def __init__(self, opt: argparse.Namespace):
+        """Build the generator."""
+        super().__init__(opt)
+        self.visual_names = ["real", "fake"]
+        self.model_names = [f"G{opt.model_suffix}"]
+        self.netG = networks.define_G(
+            opt.input_nc, opt.output_nc, opt.ngf, opt.netG, opt.norm,
+            not opt.no_dropout, opt.init_type, opt.init_gain,
+        )  # fmt: skip
+        setattr(self, f"netG{opt.model_suffix}", self.netG)
+
+    def set_input(self, input: Mapping[str, Any]) -> None:
+        """Take an image, which a data set of one side calls A."""
+        self.real = input["A"].to(self.device)
+        self.image_paths = input["A_paths"]
+
+    def forward(self) -> None:
+        """G(real)."""
+        self.fake = self.netG(self.real)
+
+    def optimize_parameters(self) -> None:
+        """Nothing to optimise."""

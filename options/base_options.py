@@ -1,0 +1,178 @@
+"""Options of training and testing alike, and how a command line becomes the final `opt`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import data
+import models
+from models.networks import DISCRIMINATORS, GENERATORS, INITS, NORM_ALIASES, NORMS
+from options import checks
+from options.parser import HelpFormatter, Parser
+from util import distributed
+from util.errors import UserError
+
+PREPROCESS = ["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
+VISDOM = ("display_id", "display_server", "display_env", "display_port", "display_ncols")
+
+
+class BaseOptions:
+    """What `train.py` and `test.py` share; a subclass adds its tier in `initialize`."""
+
+    isTrain: bool
+    program: str
+    needs_data = "needs --dataroot, the folder of the data set"
+
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Turn a command line into the final options.
+
+        Args:
+            argv: the arguments; None for those of the running program.
+
+        Returns:
+            Every option by name, and `isTrain`, `device` (torch.device), `gpu_ids` (list of int,
+            empty on the CPU).
+
+        Raises:
+            SystemExit: with status 2 after one message that holds all problems found, or with 0
+                after `--help`.
+        """
+        argv = list(sys.argv[1:] if argv is None else argv)
+        try:
+            parser = self.build_parser(argv)
+            opt, unknown = parser.parse_known_args(argv)
+            typed = parser.typed(argv)
+            problems = parser.unknown(unknown)
+            if not opt.dataroot:
+                problems.append(self.needs_data)
+            problems += self.finish(opt, typed, parser)
+            problems += checks.problems(opt, models.find_model_using_name(opt.model))
+            opt.device = distributed.choose_device(opt.gpu_ids if "gpu_ids" in typed else None)
+        except UserError as error:
+            parser = Parser(prog=self.program)
+            problems = [str(error)]
+        if problems:
+            parser.error("\n".join(problems))
+        opt.gpu_ids = [opt.device.index] if opt.device.type == "cuda" else []
+        self.mention_ignored(opt, typed)
+        return opt
+
+    def finish(self, opt: argparse.Namespace, typed: set[str], parser: Parser) -> list[str]:
+        """Settle the values that follow from others; returns the problems found on the way."""
+        opt.isTrain = self.isTrain
+        problems = []
+        try:
+            opt.name += "_" + opt.suffix.format(**vars(opt)) if opt.suffix else ""
+        except (KeyError, IndexError, ValueError) as error:
+            problems.append(
+                f"--suffix {opt.suffix} asks for {error}; between braces it takes option names, "
+                "as in {model}_{netG}_size{load_size}"
+            )
+        return problems
+
+    def build_parser(self, argv: Sequence[str]) -> Parser:
+        """The whole tree for the model and the data set that `argv` names."""
+        parser = Parser(
+            prog=self.program,
+            description=self.__doc__,
+            formatter_class=HelpFormatter,
+            add_help=False,
+        )
+        self.initialize(parser)
+        for setter in (self._model_setter, self._dataset_setter):
+            opt, _ = parser.parse_known_args(argv)
+            parser = setter(opt)(parser, self.isTrain)
+        parser.add_argument("-h", "--help", action="help", help="show the options of this model")
+        return parser
+
+    def _model_setter(self, opt: argparse.Namespace) -> Callable:
+        return models.get_option_setter(opt.model)
+
+    def _dataset_setter(self, opt: argparse.Namespace) -> Callable:
+        return data.get_option_setter(opt.dataset_mode)
+
+    def initialize(self, parser: Parser) -> None:
+        """Add the options that training and testing share."""
+        self._add_experiment(parser.add_argument_group("experiment"))
+        self._add_model(parser.add_argument_group("model"))
+        self._add_data(parser.add_argument_group("data"))
+        parser._optionals.title = "of this model and data set"
+
+    @staticmethod
+    def _add_experiment(group: argparse._ArgumentGroup) -> None:
+        add = group.add_argument
+        add("--dataroot", help="folder of the data set (train, test or trainA, trainB, … in it)")
+        add("--name", default="experiment_name", help="name of the experiment and of its folders")
+        add("--suffix", default="", help="appended to --name, e.g. {model}_{netG}_size{load_size}")
+        add("--checkpoints_dir", default="./checkpoints", help="where experiments are saved")
+        add("--gpu_ids", default="0", help="GPU to use, -1 for the CPU; untyped, the best device")
+        add("--seed", type=int, default=0, help="seed of all randomness; repeats a run exactly")
+        add("--epoch", default="latest", help="which epoch to load: a number or latest")
+        add("--load_iter", type=int, default=0, help="load iter_N instead of an epoch, if over 0")
+        add("--verbose", action="store_true", help="print the networks layer by layer")
+        add("--use_wandb", action="store_true", help="log to Weights & Biases as well")
+        add("--wandb_project_name", default="CycleGAN-and-pix2pix", help="project name there")
+        add("--display_winsize", type=int, default=256, help="width of a picture in the pages")
+
+    @staticmethod
+    def _add_model(group: argparse._ArgumentGroup) -> None:
+        add = group.add_argument
+        add("--model", default="cycle_gan", help=f"one of: {', '.join(models.names())}")
+        add("--input_nc", type=int, default=3, help="channels of the input: 3 RGB, 1 grey")
+        add("--output_nc", type=int, default=3, help="channels of the output: 3 RGB, 1 grey")
+        add("--ngf", type=int, default=64, help="generator channels in the layer next to the image")
+        add("--ndf", type=int, default=64, help="discriminator channels in its first layer")
+        add("--netG", default="resnet_9blocks", choices=GENERATORS, help="generator")
+        add("--netD", default="basic", choices=DISCRIMINATORS, help="discriminator; basic: 70x70")
+        add("--n_layers_D", type=int, default=3, help="depth of --netD n_layers")
+        add(
+            "--norm",
+            type=lambda name: NORM_ALIASES.get(name, name),
+            default="instance",
+            choices=NORMS,
+            help="norm layer; for batch norm on several GPUs syncbatch",
+        )
+        add("--init_type", default="normal", choices=INITS, help="initialisation of the weights")
+        add("--init_gain", type=float, default=0.02, help="its standard deviation or gain")
+        dropout = group.add_mutually_exclusive_group()
+        dropout.add_argument(
+            "--no_dropout", action="store_true", help="no dropout in the generator"
+        )
+        dropout.add_argument(
+            "--dropout", dest="no_dropout", action="store_false", help="dropout in the generator"
+        )
+
+    @staticmethod
+    def _add_data(group: argparse._ArgumentGroup) -> None:
+        add = group.add_argument
+        add(
+            "--dataset_mode", default="unaligned", help=f"one of: {', '.join(data.dataset_modes())}"
+        )
+        add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="from which to which")
+        add("--serial_batches", action="store_true", help="take the images in order, unshuffled")
+        add("--num_threads", type=int, default=4, help="processes that load images")
+        add("--batch_size", type=int, default=1, help="images in a batch, per process")
+        add("--load_size", type=int, default=286, help="scale images to this size")
+        add("--crop_size", type=int, default=256, help="then crop to this size")
+        add(
+            "--max_dataset_size",
+            type=count_or_inf,
+            default=float("inf"),
+            help="use at most this many images of the data set",
+        )
+        add("--preprocess", default="resize_and_crop", choices=PREPROCESS, help="scaling, cropping")
+        add("--no_flip", action="store_true", help="do not mirror images at random")
+
+    def mention_ignored(self, opt: argparse.Namespace, typed: set[str]) -> None:
+        """Say what was accepted for the sake of old scripts and does nothing."""
+        visdom = sorted(typed.intersection(VISDOM))
+        if visdom:
+            distributed.say(
+                f"{', '.join('--' + dest for dest in visdom)}: ignored, there is no visdom server; "
+                f"the page is {opt.checkpoints_dir}/{opt.name}/web/index.html"
+            )
+
+
+def count_or_inf(text: str) -> int | float:
+    """A whole number, or inf for no limit."""
+    return float("inf") if text == "inf" else int(text)

@@ -1,0 +1,46 @@
+"""What ran, written beside its checkpoints: {phase}_opt.txt for people, .json for programs."""
+
+import argparse
+import json
+from pathlib import Path
+
+from util import checkpoint
+from util.errors import UserError
+
+
+def save_options(opt: argparse.Namespace, folder: Path) -> None:
+    """Write the final options: beside the checkpoints when training, else beside the results."""
+    stem = "train" if opt.isTrain else opt.phase
+    values = {key: _plain(value) for key, value in sorted(vars(opt).items())}
+    lines = ["----------------- Options ---------------"]
+    lines += [f"{key:>25}: {value}" for key, value in values.items()]
+    lines += ["----------------- End -------------------", ""]
+    checkpoint.write_text(folder / f"{stem}_opt.txt", "\n".join(lines))
+    checkpoint.write_text(folder / f"{stem}_opt.json", json.dumps(values, indent=1) + "\n")
+
+
+def read_options(folder: Path) -> dict:
+    """The options that training saved in `folder`; empty where it saved none, as the original.
+
+    Raises:
+        UserError: the file is there and is not what save_options writes.
+    """
+    path = folder / "train_opt.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}, the options of the training, cannot be read ({error}); remove it and type "
+            "the network options (--netG, --norm, --ngf, …) instead"
+        ) from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no options; remove it and type them instead")
+    return values
+
+
+def _plain(value: object) -> object:
+    """A value that JSON can hold; infinity and devices become their names."""
+    plain = isinstance(value, (bool, int, str, list, type(None)))
+    return value if plain or (isinstance(value, float) and value != float("inf")) else str(value)

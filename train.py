@@ -1,0 +1,55 @@
+"""Train pix2pix or CycleGAN.
+
+    python train.py --dataroot ./datasets/demo --name demo --model pix2pix --direction BtoA
+
+`python train.py --model NAME --help` lists the options. The weights, the log of the losses and a
+page with curves and pictures go to checkpoints/NAME.
+"""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from data import create_dataset
+from models import create_model
+from options.saved import save_options
+from options.train_options import TrainOptions
+from util import checkpoint, distributed
+from util.progress import Progress
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train as the command line says; `argv` None takes the program's own arguments."""
+    opt = TrainOptions().parse(argv)
+    seed_everything(opt.seed)
+    loader = create_dataset(opt)
+    model = create_model(opt)
+    checkpoint.make_folder(checkpoint.folder(opt))
+    model.setup(opt)
+    save_options(opt, checkpoint.folder(opt))
+    distributed.say(
+        f"training {opt.model} on {opt.device}: {len(loader)} images, batch size {opt.batch_size}, "
+        f"epochs {opt.epoch_count} to {opt.n_epochs + opt.n_epochs_decay}, seed {opt.seed}"
+    )
+    with Progress(opt, model, loader) as progress:
+        for epoch in progress.epochs():
+            for batch in progress.batches(epoch):
+                model.set_input(batch)
+                model.optimize_parameters()
+                progress.advance()
+            model.update_learning_rate()
+            progress.end_epoch()
+    distributed.say(f"trained; the weights are in {checkpoint.folder(opt)}")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed initialisation, dropout and image pools; the loader seeds each sample by itself."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+if __name__ == "__main__":
+    distributed.run(main)

@@ -1,0 +1,212 @@
+"""Weights and training state on disk: the only module that writes or reads them.
+
+`{tag}_net_{NAME}.pth` holds a plain state dict with the keys of the original, which it and
+`torch.load(weights_only=True)` read. `{tag}_train_state.pth` says where training was.
+Every file is written under a temporary name, flushed to disk and renamed, so a reader never sees
+half a file.
+"""
+
+import argparse
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from util import distributed
+from util.errors import UserError
+
+PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel, DistributedDataParallel and compile
+RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+SINCE_0_4_1 = "num_batches_tracked"  # older batch norm checkpoints lack it
+Explain = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], str]
+
+
+def folder(opt: argparse.Namespace) -> Path:
+    """Where the experiment keeps its checkpoints."""
+    return Path(opt.checkpoints_dir) / opt.name
+
+
+def tag(opt: argparse.Namespace) -> str:
+    """Which checkpoint the options ask for: "latest", "5", "iter_1000"."""
+    return f"iter_{opt.load_iter}" if opt.load_iter > 0 else str(opt.epoch)
+
+
+def weights_path(directory: Path, tag: str, name: str) -> Path:
+    """The file of network `name` in checkpoint `tag`."""
+    return Path(directory) / f"{tag}_net_{name}.pth"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failed write of `path` into a UserError that says why and what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(
+            f"cannot write {path}: {reason}; free some space, mend the permissions, or choose "
+            "another place with --checkpoints_dir (train.py) or --results_dir (test.py)"
+        ) from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that can be written to; UserError if that cannot be."""
+    probe = Path(path) / f".writable.{os.getpid()}"
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, whole or not at all."""
+    _write(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def save(value: Any, path: Path) -> None:
+    """torch.save, whole or not at all."""
+    _write(path, lambda file: torch.save(value, file))
+
+
+def save_weights(net: nn.Module, path: Path) -> None:
+    """Save the state dict of a network, on the CPU and without the names of its wrappers."""
+    state = distributed.unwrap(net).state_dict()
+    save({key: value.detach().cpu() for key, value in state.items()}, path)
+
+
+def load(path: Path) -> Any:
+    """torch.load onto the CPU, never running code from the file.
+
+    Raises:
+        UserError: the file is missing, not readable, truncated, or holds more than plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}; {_what_is_there(path)}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} is not a checkpoint of plain weights: it is damaged, or needs code to be "
+            "loaded, which is refused; save it again as a state dict of tensors"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        raise UserError(f"{path} is damaged or not a checkpoint; copy or train it again") from None
+
+
+def load_weights(net: nn.Module, path: Path, explain: Explain | None = None) -> None:
+    """Load a state dict of this program or of the original into `net`, strictly.
+
+    Args:
+        net: the network, wrapped or not.
+        path: the file.
+        explain: given the network's state dict and the file's that does not fit, which options
+            are the likely cause.
+
+    Raises:
+        UserError: as `load`, or the weights are of another architecture.
+    """
+    state = load(path)
+    if not _is_state_dict(state):
+        raise UserError(f"{path} holds no state dict (names with tensors), so it is no network")
+    state = {_strip(key): value for key, value in state.items()}
+    net = distributed.unwrap(net)
+    _drop_old_instance_norm(net, state)
+    expected = net.state_dict()
+    problem = _mismatch(expected, state)
+    if problem:
+        hint = explain(expected, state) if explain else ""
+        raise UserError(f"{path} does not fit the network: {problem}{hint}")
+    net.load_state_dict(expected | state)
+
+
+def save_train_state(directory: Path, tag: str, next_epoch: int, total_iters: int) -> None:
+    """Note where training was.
+
+    Args:
+        directory: the experiment's folder.
+        tag: the checkpoint this belongs to.
+        next_epoch: the epoch to continue with.
+        total_iters: images seen so far.
+    """
+    state = {"next_epoch": next_epoch, "total_iters": total_iters}
+    save(state, Path(directory) / f"{tag}_train_state.pth")
+
+
+def load_train_state(directory: Path, tag: str) -> dict[str, int] | None:
+    """What save_train_state noted; None where there is none, as beside the original's weights."""
+    path = Path(directory) / f"{tag}_train_state.pth"
+    if not path.exists():
+        return None
+    state = load(path)
+    if not isinstance(state, dict) or {"next_epoch", "total_iters"} - state.keys():
+        raise UserError(f"{path} holds no training state; remove it to start from the weights only")
+    return state
+
+
+def _write(path: Path, write: Callable[[Any], object]) -> None:
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):  # gone already, unless the write failed
+                temporary.unlink()
+
+
+def _what_is_there(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent} either; check --name and --checkpoints_dir"
+    found = sorted(file.name for file in path.parent.glob("*_net_*.pth"))
+    if not found:
+        return "the folder holds no weights at all; check --name, or train first"
+    shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
+    return f"the folder has {shown}; choose with --epoch, --load_iter, --model or --model_suffix"
+
+
+def _is_state_dict(state: Any) -> bool:
+    return isinstance(state, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    )
+
+
+def _strip(key: str) -> str:
+    while key.startswith(PREFIXES):
+        key = key.split(".", 1)[1]
+    return key
+
+
+def _drop_old_instance_norm(net: nn.Module, state: dict[str, Tensor]) -> None:
+    """Before torch 0.4 InstanceNorm2d saved running statistics, which it did not use."""
+    for name, module in net.named_modules():
+        if isinstance(module, nn.InstanceNorm2d) and not module.track_running_stats:
+            for buffer in RUNNING:
+                state.pop(f"{name}.{buffer}", None)
+
+
+def _mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with `found`; None if it fits."""
+    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
+    if {key for key in missing if not key.endswith(SINCE_0_4_1)} or extra:
+        return f"{len(missing)} of its weights are missing, {len(extra)} are none of its"
+    for key, tensor in found.items():
+        if tensor.shape != expected[key].shape:
+            return f"{key} is {_size(tensor)} in the file and {_size(expected[key])} here"
+    return None
+
+
+def _size(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"

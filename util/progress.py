@@ -1,0 +1,206 @@
+"""What goes on around the training step: counting, timing, showing and saving."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data.loader import Loader
+from models.base_model import BaseModel
+from util import checkpoint, distributed
+from util.loss_log import LossLog
+from util.pages import TrainingPage
+from util.util import tensor2im
+from util.wandb_log import WandbLog
+
+
+def due(seen: int, step: int, every: int) -> bool:
+    """Whether a counter that went up by `step` to `seen` has crossed a multiple of `every`."""
+    return seen // every > (seen - step) // every
+
+
+class Stopwatch:
+    """Splits time into waiting for data and computing."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self.waited = self.computed = 0.0
+        self._last = time.perf_counter()
+
+    def data_came(self) -> None:
+        """Until now it was waiting."""
+        self.waited += self._lap()
+
+    def step_ended(self) -> None:
+        """Until now it was computing."""
+        self.computed += self._lap()
+
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        lap, self._last = now - self._last, now
+        return lap
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+        return self.waited + self.computed
+
+
+class Progress:
+    """The bookkeeping of a training run, so that the loop in train.py is only the loop.
+
+    Counters count images over all ranks. Use it in a `with`; it closes its logs at the end.
+    """
+
+    def __init__(self, opt: argparse.Namespace, model: BaseModel, loader: Loader):
+        """Open the logs, where the last run left them if it is continued."""
+        self.opt, self.model, self.loader = opt, model, loader
+        self.folder = checkpoint.folder(opt)
+        state = None
+        if opt.continue_train:
+            state = checkpoint.load_train_state(self.folder, checkpoint.tag(opt))
+        self.total_iters = state["total_iters"] if state else 0
+        self.epoch, self.epoch_iter = opt.epoch_count, 0
+        self.last_epoch = opt.n_epochs + opt.n_epochs_decay
+        self.log = LossLog(self.folder, resume=opt.continue_train)
+        self.page = self._open_page(self.total_iters if opt.continue_train else None)
+        self.wandb = WandbLog(opt) if opt.use_wandb else None
+        self.bar: tqdm | None = None
+        self.run_clock, self.run_images = Stopwatch(), 0
+
+    def __enter__(self) -> "Progress":
+        """The progress itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Take the bar away and finish the logs."""
+        if self.bar is not None:
+            self.bar.close()
+        if self.wandb:
+            self.wandb.close()
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs that are left, from 1."""
+        return iter(range(self.opt.epoch_count, self.last_epoch + 1))
+
+    def batches(self, epoch: int) -> Iterator[Any]:
+        """The batches of an epoch; the time they take to come is noted."""
+        self.loader.set_epoch(epoch)
+        self.epoch, self.epoch_iter, self.shown = epoch, 0, False
+        self.learning_rate = self.model.learning_rate()
+        self.epoch_clock, self.print_clock, self.print_images = Stopwatch(), Stopwatch(), 0
+        self.bar = self._new_bar()
+        for batch in self.loader:
+            for clock in self._clocks():
+                clock.data_came()
+            yield batch
+
+    def advance(self) -> None:
+        """A step is done: count it, and print, show and save what is due."""
+        images = min(self._global_batch(), len(self.loader) - self.epoch_iter)
+        self.model.end_step()
+        for clock in self._clocks():
+            clock.step_ended()
+        self._count(images)
+        if due(self.total_iters, images, self.opt.print_freq):
+            self._print_losses()
+        if due(self.total_iters, images, min(self.opt.display_freq, self.opt.update_html_freq)):
+            self._show()
+        if due(self.total_iters, images, self.opt.save_latest_freq):
+            by_iter = self.opt.save_by_iter
+            self._save(f"iter_{self.total_iters}" if by_iter else "latest", self.epoch)
+
+    def end_epoch(self) -> None:
+        """Show and save what is due at the end of an epoch, and say how long it took."""
+        if not self.shown:
+            self._show()
+        last = self.epoch == self.last_epoch
+        if last or self.epoch % self.opt.save_epoch_freq == 0:
+            self._save("latest", self.epoch + 1)
+            self._save(str(self.epoch), self.epoch + 1)
+        self.bar.close()
+        clock = self.epoch_clock
+        waiting = clock.waited / clock.total if clock.total else 0
+        distributed.say(
+            f"epoch {self.epoch}/{self.last_epoch}: {timedelta(seconds=round(clock.total))}, "
+            f"{self.epoch_iter / max(clock.total, 1e-9):.2f} images/s, {waiting:.0%} of it waiting "
+            f"for data; learning rate {self.learning_rate:.2g}; time left {self._time_left()}"
+        )
+
+    def _clocks(self) -> tuple[Stopwatch, Stopwatch, Stopwatch]:
+        return self.run_clock, self.epoch_clock, self.print_clock
+
+    def _global_batch(self) -> int:
+        return self.opt.batch_size * distributed.world_size()
+
+    def _count(self, images: int) -> None:
+        if self.run_images == 0:
+            self.model.named_losses(), self.model.named_visuals()  # a wrong name is an error now
+        self.total_iters += images
+        self.epoch_iter += images
+        self.run_images += images
+        self.print_images += images
+        self.bar.update(images)
+
+    def _print_losses(self) -> None:
+        losses = self.model.get_current_losses()
+        clock, images = self.print_clock, self.print_images
+        times = clock.computed / images, clock.waited / images
+        line = self.log.add(self.epoch, self.epoch_iter, self.total_iters, *times, losses)
+        if self.page:
+            self.page.add_losses(self.epoch, self.total_iters, losses)
+        if self.wandb:
+            self.wandb.add_losses(self.total_iters, losses)
+        if self.bar.disable:
+            distributed.say(line)
+        else:
+            waiting = f"{clock.waited / clock.total:.0%} waiting for data"
+            shown = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
+            self.bar.set_postfix_str(f"{self._time_left()} left, {waiting}, {shown}")
+        self.print_clock, self.print_images = Stopwatch(), 0
+
+    def _show(self) -> None:
+        self.shown = True
+        if not (self.page or self.wandb):
+            return
+        self.model.compute_visuals()
+        images = {k: tensor2im(v) for k, v in self.model.get_current_visuals().items()}
+        if self.page:
+            paths = [str(path) for path in self.model.get_image_paths()[:1]]
+            self.page.add_visuals(self.epoch, self.total_iters, images, captions=paths)
+        if self.wandb:
+            self.wandb.add_visuals(self.total_iters, images)
+
+    def _save(self, tag: str, next_epoch: int) -> None:
+        self.model.save_networks(tag)
+        checkpoint.save_train_state(self.folder, tag, next_epoch, self.total_iters)
+
+    def _open_page(self, resume_at: int | None) -> TrainingPage | None:
+        if self.opt.no_html:
+            return None
+        return TrainingPage(
+            Path(self.folder) / "web",
+            title=self.opt.name,
+            options=vars(self.opt),
+            image_size=self.opt.display_winsize,
+            resume_at=resume_at,
+        )
+
+    def _new_bar(self) -> tqdm:
+        return tqdm(
+            total=len(self.loader),
+            desc=f"epoch {self.epoch}/{self.last_epoch}",
+            unit="image",
+            disable=not (distributed.is_main() and sys.stderr.isatty()),
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def _time_left(self) -> timedelta:
+        images = (self.last_epoch - self.epoch + 1) * len(self.loader) - self.epoch_iter
+        return timedelta(seconds=round(images * self.run_clock.total / max(self.run_images, 1)))
