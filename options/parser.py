@@ -34,6 +34,14 @@ class Parser(argparse.ArgumentParser):
         self.parse_known_args(argv, namespace)
         return {dest for dest, value in vars(namespace).items() if value is not untouched}
 
+    def accepts(self, dest: str, value: Any) -> bool:
+        """Whether `value`, read from a file, is one that `dest` could have."""
+        for action in self._actions:
+            if action.dest == dest:
+                fits = not action.choices or value in action.choices
+                return type(value) is type(self.get_default(dest)) and fits
+        return False
+
     def flag(self, dest: str, value: Any) -> str:
         """How a user would type that `dest` has `value`, for messages."""
         for action in self._actions:

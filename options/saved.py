@@ -2,7 +2,9 @@
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from util import checkpoint
 from util.errors import UserError
@@ -19,8 +21,15 @@ def save_options(opt: argparse.Namespace, folder: Path) -> None:
     checkpoint.write_text(folder / f"{stem}_opt.json", json.dumps(values, indent=1) + "\n")
 
 
-def read_options(folder: Path) -> dict:
+def read_options(
+    folder: Path, names: Sequence[str], accepts: Callable[[str, Any], bool]
+) -> dict[str, Any]:
     """The options that training saved in `folder`; empty where it saved none, as the original.
+
+    Args:
+        folder: the experiment's folder.
+        names: the options to read.
+        accepts: whether an option can have a value.
 
     Raises:
         UserError: the file is there and is not what save_options writes.
@@ -28,15 +37,17 @@ def read_options(folder: Path) -> dict:
     path = folder / "train_opt.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        values = {name: values[name] for name in names if name in dict(values)}
+        wrong = [name for name in values if not accepts(name, values[name])]
+        if wrong:
+            raise ValueError(f"{wrong[0]} cannot be {values[wrong[0]]!r}")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path}, the options of the training, cannot be read ({error}); remove it and type "
+            f"{path}, the options of the training, cannot be used ({error}); remove it and type "
             "the network options (--netG, --norm, --ngf, …) instead"
         ) from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no options; remove it and type them instead")
     return values
 
 

@@ -29,23 +29,23 @@ class TestOptions(BaseOptions):
         add("--num_test", type=count_or_inf, default=float("inf"), help="how many images to test")
         add("--aspect_ratio", type=float, default=1.0, help="width over height of the results")
         add("--eval", action="store_true", help="fixed batch norm and no dropout, as model.eval()")
-        parser.set_defaults(model="test", load_size=None)
+        parser.set_defaults(model="test")
 
     def build_parser(self, argv: Sequence[str]) -> Parser:
         """The tree, with what training saved beside the checkpoint as defaults."""
         parser = super().build_parser(argv)
         opt, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
         super().finish(opt, set(), parser)
-        saved = read_options(checkpoint.folder(opt))
-        kept = {k: saved[k] for k in NETWORK + DEFAULTS if k in saved}
+        kept = read_options(checkpoint.folder(opt), NETWORK + DEFAULTS, parser.accepts)
         self.trained = {k: v for k, v in kept.items() if k in NETWORK}
         parser.set_defaults(**kept)
+        parser.set_defaults(load_size=parser.get_default("crop_size"))
         return parser
 
     def finish(self, opt: argparse.Namespace, typed: set[str], parser: Parser) -> list[str]:
         """One image at a time, in order, uncropped; and no flag may contradict the checkpoint."""
         problems = super().finish(opt, typed, parser)
-        if opt.load_size is None:
+        if "load_size" not in typed:
             opt.load_size = opt.crop_size
         opt.num_threads, opt.batch_size = 0, 1
         opt.serial_batches, opt.no_flip = True, True
