@@ -44,7 +44,8 @@ def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
 
 def _norm(state: Mapping[str, Tensor], second_conv: str) -> str:
     """The second convolution stands before a norm layer, and batch norm cancels its bias."""
-    if any(key.endswith("running_mean") for key in state):
+    running = [key for key in state if key.endswith(".running_mean")]
+    if any(key.replace("running_mean", "weight") in state for key in running):
         return "batch"
     return "instance" if second_conv.replace(".weight", ".bias") in state else "none"
 

@@ -117,6 +117,13 @@ class BaseModel(ABC):
             found[name] = getattr(self, prefix + name)
         return MappingProxyType(found)
 
+    def check_names(self) -> None:
+        """After the first step every name must lead to something; UserError if one does not."""
+        with torch.no_grad():
+            self.compute_visuals()
+        self.named_losses()
+        self.named_visuals()
+
     def eval(self) -> None:
         """Put the networks into evaluation mode."""
         for net in self.named_networks().values():

@@ -1,0 +1,49 @@
+"""A buffer of generated pictures for the discriminator."""
+
+import random
+
+import torch
+from torch import Tensor
+
+
+class ImagePool:
+    """Shows the discriminator older pictures too (Shrivastava et al. 2017, arXiv 1612.07828).
+
+    Attributes:
+        images: the pictures kept, each (C, H, W), without gradient; all the state there is.
+    """
+
+    def __init__(self, pool_size: int):
+        """Start with an empty buffer.
+
+        Args:
+            pool_size: how many pictures are kept; 0 for no buffer.
+        """
+        self.pool_size = pool_size
+        self.images: list[Tensor] = []
+
+    def query(self, images: Tensor) -> Tensor:
+        """Swap some of `images` for older ones.
+
+        Draws from Python's `random`, so that seeding it repeats the choice.
+
+        Args:
+            images: (N, C, H, W), generator output in [-1, 1]; detached here.
+
+        Returns:
+            (N, C, H, W): while the buffer fills, `images`; then each is, with probability 1/2,
+            one from the buffer, where it takes the other's place.
+        """
+        if self.pool_size == 0:
+            return images.detach()
+        return torch.stack([self._exchange(image) for image in images.detach()])
+
+    def _exchange(self, image: Tensor) -> Tensor:
+        if len(self.images) < self.pool_size:
+            self.images.append(image.clone())  # a view would keep the whole batch in memory
+            return image
+        if random.uniform(0, 1) <= 0.5:
+            return image
+        place = random.randint(0, self.pool_size - 1)
+        older, self.images[place] = self.images[place], image.clone()
+        return older
