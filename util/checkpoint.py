@@ -192,7 +192,8 @@ def _strip(key: str) -> str:
 def _drop_old_instance_norm(net: nn.Module, state: dict[str, Tensor]) -> None:
     """Before torch 0.4 InstanceNorm2d saved running statistics, which it did not use."""
     for name, module in net.named_modules():
-        if isinstance(module, nn.InstanceNorm2d) and not module.track_running_stats:
+        plain = isinstance(module, nn.InstanceNorm2d) and not module.track_running_stats
+        if plain and f"{name}.weight" not in state:  # with weights it was a batch norm
             for buffer in RUNNING:
                 state.pop(f"{name}.{buffer}", None)
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from data.loader import Loader
@@ -140,7 +141,7 @@ class Progress:
 
     def _count(self, images: int) -> None:
         if self.run_images == 0:
-            self.model.named_losses(), self.model.named_visuals()  # a wrong name is an error now
+            self.model.check_names()
         self.total_iters += images
         self.epoch_iter += images
         self.run_images += images
@@ -168,7 +169,8 @@ class Progress:
         self.shown = True
         if not (self.page or self.wandb):
             return
-        self.model.compute_visuals()
+        with torch.no_grad():
+            self.model.compute_visuals()
         images = {k: tensor2im(v) for k, v in self.model.get_current_visuals().items()}
         if self.page:
             paths = [str(path) for path in self.model.get_image_paths()[:1]]
