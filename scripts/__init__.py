@@ -1,0 +1,1 @@
+"""Programs around the trainer: data to start with, downloads, joining image pairs."""

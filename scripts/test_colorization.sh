@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Pictures from what train_colorization.sh trained
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python test.py --dataroot ./datasets/colorization --name color_pix2pix --model colorization "$@"

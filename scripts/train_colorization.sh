@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# pix2pix, colours from grey pictures
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python train.py --dataroot ./datasets/colorization --name color_pix2pix --model colorization "$@"
