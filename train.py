@@ -6,11 +6,7 @@
 page with curves and pictures go to checkpoints/NAME.
 """
 
-import random
 from collections.abc import Sequence
-
-import numpy as np
-import torch
 
 from data import create_dataset
 from models import create_model
@@ -23,7 +19,7 @@ from util.progress import Progress
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says; `argv` None takes the program's own arguments."""
     opt = TrainOptions().parse(argv)
-    seed_everything(opt.seed)
+    distributed.seed_everything(opt.seed)
     loader = create_dataset(opt)
     model = create_model(opt)
     checkpoint.make_folder(checkpoint.folder(opt))
@@ -42,13 +38,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             model.update_learning_rate()
             progress.end_epoch()
     distributed.say(f"trained; the weights are in {checkpoint.folder(opt)}")
-
-
-def seed_everything(seed: int) -> None:
-    """Seed initialisation, dropout and image pools; the loader seeds each sample by itself."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 if __name__ == "__main__":

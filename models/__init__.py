@@ -10,7 +10,7 @@ from contextlib import suppress
 from models.base_model import BaseModel
 from util.registry import Registry
 
-_registry = Registry("model", __name__, __path__[0], BaseModel)
+_registry = Registry(__name__, "model", BaseModel, "--model")
 
 names = _registry.names
 

@@ -14,7 +14,10 @@ from options.train_options import TrainOptions
 from util.errors import UserError
 from util.progress import due
 
-LINE = r"\(epoch: (\d+), iters: (\d+), time: (\d+\.\d{3}), data: (\d+\.\d{3})\) (\w+: -?\d+\.\d{3} ?)+$"
+LINE = (
+    r"\(epoch: (\d+), iters: (\d+), time: (\d+\.\d{3}), data: (\d+\.\d{3})\) "
+    r"(\w+: -?\d+\.\d{3} ?)+$"
+)
 
 
 def weights(name, tag="latest"):

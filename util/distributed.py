@@ -2,9 +2,11 @@
 
 import logging
 import os
+import random
 import sys
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -123,6 +125,13 @@ def existing_gpus() -> str:
     """A phrase that lists the GPUs of this machine."""
     names = [f"{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     return f"GPUs here: {', '.join(names)}" if names else "this machine has no CUDA GPU"
+
+
+def seed_everything(seed: int) -> None:
+    """Seed initialisation, dropout and image pools; the loader seeds each sample by itself."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def wrap(net: nn.Module, norm: str) -> nn.Module:

@@ -3,7 +3,8 @@
 import difflib
 import importlib
 import inspect
-from pathlib import Path
+import pkgutil
+import sys
 
 from util.errors import UserError
 
@@ -12,19 +13,21 @@ class Registry:
     """Maps NAME to the class <Name><Kind> in PACKAGE/NAME_KIND.py.
 
     Args:
+        package: the package that the files are in.
         kind: "model" or "dataset".
-        package: the importable package that the files are in.
-        folder: its folder.
         base: the class that all must subclass.
+        flag: the option that names one, for messages.
     """
 
-    def __init__(self, kind: str, package: str, folder: str, base: type):
+    def __init__(self, package: str, kind: str, base: type, flag: str):
         """Remember where to look; nothing is imported yet."""
-        self.kind, self.package, self.folder, self.base = kind, package, Path(folder), base
+        self.package, self.kind, self.base, self.flag = package, kind, base, flag
+        self.suffix = f"_{kind}"
 
     def names(self) -> list[str]:
-        """The names there are."""
-        found = {path.name.removesuffix(f"_{self.kind}.py") for path in self._files()}
+        """The names there are, sorted."""
+        files = (module.name for module in pkgutil.iter_modules(sys.modules[self.package].__path__))
+        found = {file.removesuffix(self.suffix) for file in files if file.endswith(self.suffix)}
         return sorted(found - {"base"})
 
     def find(self, name: str) -> type:
@@ -33,27 +36,27 @@ class Registry:
         Raises:
             UserError: no such file, or no such class in it. An error inside the file is its own.
         """
-        path = self.folder / f"{name}_{self.kind}.py"
         if name not in self.names():
-            raise UserError(self._not_found(name, path))
-        module = importlib.import_module(f"{self.package}.{path.stem}")
-        wanted = (name.replace("_", "") + self.kind).lower()
+            raise UserError(self._not_found(name))
+        module = importlib.import_module(f"{self.package}.{name}{self.suffix}")
+        wanted = (name + self.suffix).replace("_", "").lower()
         for attribute, value in vars(module).items():
             if attribute.lower() == wanted and self._fits(value):
                 return value
+        camel = "".join(word.title() for word in (name + self.suffix).split("_"))
         raise UserError(
-            f"{path} has no class {name.title().replace('_', '')}{self.kind.title()} that "
-            f"subclasses {self.base.__name__}"
+            f"{self.flag} {name}: {module.__file__} must define a class {camel} that inherits from "
+            f"{self.base.__module__}.{self.base.__name__}"
         )
 
     def _fits(self, value: object) -> bool:
         return inspect.isclass(value) and issubclass(value, self.base)
 
-    def _files(self) -> list[Path]:
-        return list(self.folder.glob(f"*_{self.kind}.py"))
-
-    def _not_found(self, name: str, path: Path) -> str:
-        flag = {"model": "--model", "dataset": "--dataset_mode"}[self.kind]
-        close = difflib.get_close_matches(name, self.names(), n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{flag} {name}: {hint}There are {', '.join(self.names())}; {path} would add it"
+    def _not_found(self, name: str) -> str:
+        names = self.names()
+        close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return (
+            f"{self.flag} {name}: there is no {self.package}/{name}{self.suffix}.py{hint} "
+            f"Those that exist: {', '.join(names)}"
+        )
