@@ -15,7 +15,7 @@ import models
 import test
 import train
 
-MODEL = '''
+MODEL = """
 import torch
 from .base_model import BaseModel
 from . import networks
@@ -62,9 +62,9 @@ class TwoHeadModel(BaseModel):
         self.optimizer.zero_grad()
         self.backward()
         self.optimizer.step()
-'''
+"""
 
-DATASET = '''
+DATASET = """
 import os
 import random
 
@@ -100,7 +100,7 @@ class RampDataset(BaseDataset):
 
     def __len__(self):
         return len(self.paths)
-'''
+"""
 
 
 @pytest.fixture

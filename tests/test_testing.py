@@ -45,7 +45,9 @@ def test_both_directions_of_a_cycle_gan(trained, here):
     assert {"1_fake_A.png", "1_fake_B.png", "2_rec_A.png", "2_rec_B.png"} < set(images())
     for suffix, source in {"_A": "testA", "_B": "testB"}.items():
         argv = ["--dataroot", str(trained / source), "--name", "n", "--model", "test"]
-        test.main([*argv, "--model_suffix", suffix, "--results_dir", f"one{suffix}", "--no_dropout"])
+        test.main(
+            [*argv, "--model_suffix", suffix, "--results_dir", f"one{suffix}", "--no_dropout"]
+        )
         alone = Image.open(f"one{suffix}/n/test_latest/images/1_fake.png")
         together = Image.open(f"results/n/test_latest/images/1_fake_{'BA'[suffix == '_B']}.png")
         assert np.array_equal(np.asarray(alone), np.asarray(together))
