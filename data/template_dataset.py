@@ -1,0 +1,59 @@
+r"""A worked example: copy this file to data/NAME_dataset.py and make it yours.
+
+`--dataset_mode NAME` then finds it; the class must be called <Name>Dataset (my_own: MyOwnDataset).
+This one teaches a network to fill holes: A is a picture with a grey square in it, B the picture.
+
+    python train.py --dataroot ./datasets/photos --name holes --model pix2pix \
+        --dataset_mode template --hole_size 0.3
+"""
+
+import os
+import random
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from data.base_dataset import BaseDataset, get_transform
+from data.image_folder import load_image, make_dataset
+from util.errors import UserError
+
+
+class TemplateDataset(BaseDataset):
+    """Images under {phase}/ of --dataroot, with and without a hole."""
+
+    @staticmethod
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
+        """Add options of your own, and give others the defaults that suit your data.
+
+        It runs before the options are final, and what the user types wins over your defaults.
+        """
+        parser.add_argument(
+            "--hole_size", type=float, default=0.25, help="side of the hole, as a part of the image"
+        )
+        return parser
+
+    def __init__(self, opt: Namespace) -> None:
+        """List the files here, and read them in __getitem__: that part runs in the workers."""
+        super().__init__(opt)  # keeps opt as self.opt and opt.dataroot as self.root
+        if not 0 < opt.hole_size <= 1:
+            raise UserError(f"--hole_size {opt.hole_size} is no part of an image; use 0.1 to 1")
+        self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
+        self.transform = get_transform(opt)  # resize, crop, flip as the options say; to [-1, 1]
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One sample: A and B (C, H, W) in [-1, 1], and where they are from.
+
+        If A and B are two files, draw crop and flip once, for both: `params = get_params(opt,
+        image.size)`, then `get_transform(opt, params)`; data/aligned_dataset.py does it.
+        """
+        path = self.paths[index]
+        whole = self.transform(load_image(path))
+        holed = whole.clone()
+        height, width = whole.shape[-2:]
+        side = max(1, int(self.opt.hole_size * min(height, width)))
+        y, x = random.randint(0, height - side), random.randint(0, width - side)
+        holed[:, y : y + side, x : x + side] = 0
+        return {"A": holed, "B": whole, "A_paths": path, "B_paths": path}

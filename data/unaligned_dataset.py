@@ -1,0 +1,64 @@
+"""Two sets of images without pairs, for CycleGAN."""
+
+import os
+import random
+from argparse import Namespace
+from typing import Any
+
+from data.base_dataset import BaseDataset, channels, get_transform
+from data.image_folder import contents, load_image, make_dataset, missing_folder, two_folders
+from util.errors import UserError
+
+
+class UnalignedDataset(BaseDataset):
+    """Images of {phase}A/ and {phase}B/ under --dataroot (or A/{phase}/ and B/{phase}/)."""
+
+    def __init__(self, opt: Namespace) -> None:
+        """List both sets.
+
+        Raises:
+            UserError: one of the folders is missing or empty.
+        """
+        super().__init__(opt)
+        folders = two_folders(self.root, opt.phase)
+        if folders is None:
+            raise UserError(no_sets(self.root, opt.phase))
+        self.A_paths, self.B_paths = (make_dataset(f, opt.max_dataset_size) for f in folders)
+        nc_A, nc_B = channels(opt)
+        self.transform_A = get_transform(opt, grayscale=nc_A == 1)
+        self.transform_B = get_transform(opt, grayscale=nc_B == 1)
+
+    def __len__(self) -> int:
+        """The size of the larger set; the smaller one is gone through more than once."""
+        return max(len(self.A_paths), len(self.B_paths))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A (C, H, W) number `index`, a random B (C, H, W), A_paths, B_paths.
+
+        With --serial_batches B is number `index` as well.
+        """
+        path_A = self.A_paths[index % len(self.A_paths)]
+        index_B = index if self.opt.serial_batches else random.randrange(len(self.B_paths))
+        path_B = self.B_paths[index_B % len(self.B_paths)]
+        return {
+            "A": self.transform_A(load_image(path_A)),
+            "B": self.transform_B(load_image(path_B)),
+            "A_paths": path_A,
+            "B_paths": path_B,
+        }
+
+
+def no_sets(root: str, phase: str) -> str:
+    """Say what was looked for and what is there."""
+    if not os.path.isdir(root):
+        return missing_folder(root)
+    hint = "Check --dataroot and --phase"
+    if os.path.isdir(os.path.join(root, phase)):
+        hint += (
+            f"; if the pictures in {phase}/ show A and B side by side, use --dataset_mode aligned "
+            "(--model pix2pix)"
+        )
+    return (
+        f"no two sets of images for --phase {phase} in --dataroot {root}: looked for {phase}A/ "
+        f"with {phase}B/, and A/{phase}/ with B/{phase}/; {contents(root)}. {hint}"
+    )

@@ -1,0 +1,95 @@
+"""Small helpers, among them those that people's own model and dataset files import."""
+
+import os
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from util.errors import UserError
+
+
+def tensor2im(input_image: Any, imtype: type = np.uint8) -> Any:
+    """Turn a tensor of images into a picture.
+
+    Args:
+        input_image: (N, C, H, W), of which the first is taken, or (C, H, W), in [-1, 1]; values
+            outside are clipped. A numpy array is only cast, anything else returned as it is.
+        imtype: numpy type of the result.
+
+    Returns:
+        (H, W, C) array in [0, 255], rounded down; one channel becomes three.
+    """
+    if isinstance(input_image, np.ndarray):
+        return input_image.astype(imtype)
+    if not isinstance(input_image, torch.Tensor):
+        return input_image
+    image = input_image.detach()
+    image = (image[0] if image.dim() == 4 else image).cpu().float().nan_to_num().numpy()
+    if image.shape[0] == 1:
+        image = np.tile(image, (3, 1, 1))
+    picture = (image.transpose(1, 2, 0) + 1) / 2.0 * 255.0
+    return picture.clip(0, 255).astype(imtype)
+
+
+def save_image(image_numpy: np.ndarray, image_path: str, aspect_ratio: float = 1.0) -> None:
+    """Write a picture; a reader never sees half a file.
+
+    Args:
+        image_numpy: (H, W, 3) or (H, W), uint8.
+        image_path: where to; its suffix decides the format.
+        aspect_ratio: width over height of a pixel: 2 makes the picture twice as wide, 0.5 twice
+            as high.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    image = Image.fromarray(image_numpy)
+    width, height = image.size
+    if aspect_ratio > 1:
+        image = image.resize((int(width * aspect_ratio), height), Image.Resampling.BICUBIC)
+    elif aspect_ratio < 1:
+        image = image.resize((width, int(height / aspect_ratio)), Image.Resampling.BICUBIC)
+    suffix = os.path.splitext(image_path)[1]
+    unfinished = f".{os.getpid()}-{threading.get_ident()}{suffix}"
+    unfinished = os.path.join(os.path.dirname(image_path), unfinished)
+    try:
+        image.save(unfinished)
+        os.replace(unfinished, image_path)
+    except OSError as error:
+        raise UserError(f"cannot write {image_path}: {error.strerror or error}") from error
+    finally:
+        if os.path.exists(unfinished):
+            os.remove(unfinished)
+
+
+def mkdirs(paths: str | Iterable[str]) -> None:
+    """Make a folder, or several, with the folders above; those that exist are left alone."""
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        mkdir(path)
+
+
+def mkdir(path: str) -> None:
+    """Make a folder, with those above it, unless it exists.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {path}: {error.strerror}; choose another place or mend the "
+            "permissions"
+        ) from error
+
+
+def diagnose_network(net: nn.Module, name: str = "network") -> None:
+    """Print the mean absolute gradient over the parameters of a network."""
+    gradients = [p.grad.abs().mean() for p in net.parameters() if p.grad is not None]
+    print(name)
+    print(float(torch.stack(gradients).mean()) if gradients else 0.0)
