@@ -2,11 +2,19 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image
 
-from data.base_dataset import BaseDataset, channels, get_params, get_transform, resized_size
+from data.base_dataset import (
+    BaseDataset,
+    channels,
+    check_channels,
+    get_params,
+    get_transform,
+    resized_size,
+)
 from data.image_folder import (
     contents,
     load_image,
@@ -25,6 +33,11 @@ class AlignedDataset(BaseDataset):
     - {phase}A/ and {phase}B/: two folders, paired by the names before the suffix;
     - A/{phase}/ and B/{phase}/: the same.
     """
+
+    @staticmethod
+    def check_options(opt: Namespace) -> Iterator[str]:
+        """Pictures are RGB or grey."""
+        return check_channels(opt, "input_nc", "output_nc")
 
     def __init__(self, opt: Namespace) -> None:
         """List the pairs.

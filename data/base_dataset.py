@@ -3,7 +3,7 @@
 import random
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,6 +35,11 @@ class BaseDataset(torch.utils.data.Dataset, ABC):
         """Add options of this dataset, or change defaults; returns the parser."""
         return parser
 
+    @staticmethod
+    def check_options(opt: Namespace) -> Iterable[str]:
+        """Sentences about options that cannot work with this dataset; none if all is well."""
+        return ()
+
     @abstractmethod
     def __len__(self) -> int:
         """The number of samples."""
@@ -52,6 +57,16 @@ def channels(opt: Namespace) -> tuple[int, int]:
     if opt.direction == "BtoA":
         return opt.output_nc, opt.input_nc
     return opt.input_nc, opt.output_nc
+
+
+def check_channels(opt: Namespace, *names: str) -> Iterator[str]:
+    """A dataset of pictures has three channels, or one for grey; for `check_options`."""
+    for name in names:
+        if vars(opt)[name] not in (1, 3):
+            yield (
+                f"--{name} {vars(opt)[name]}: --dataset_mode {opt.dataset_mode} reads pictures "
+                "with 3 channels, or 1 for grey; use one of these"
+            )
 
 
 def square(width: int, height: int, load_size: int, crop_size: int) -> tuple[int, int]:

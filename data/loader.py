@@ -5,6 +5,7 @@ batch size, nor where a run was resumed changes a sample or its place in the epo
 """
 
 import hashlib
+import os
 import random
 from argparse import Namespace
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ class Loader:
     def __init__(self, dataset: Dataset, opt: Namespace, start_method: str | None = None) -> None:
         """Prepare the workers; they start with the first iteration and stay for all epochs.
 
+        There are never more workers than processor cores; they do not change what is loaded.
+
         Args:
             dataset: map-style, with `__len__` and `__getitem__`.
             opt: reads batch_size (of one rank), num_threads, serial_batches, max_dataset_size,
@@ -38,7 +41,7 @@ class Loader:
         if not len(dataset):
             raise UserError(f"--dataset_mode {opt.dataset_mode} has no images in {opt.dataroot}")
         self.dataset = dataset
-        self.num_threads = opt.num_threads
+        self.num_threads = min(opt.num_threads, available_cores())
         self.sampler = EpochSampler(
             len(dataset),
             opt.batch_size,
@@ -51,9 +54,9 @@ class Loader:
         self.batches = DataLoader(
             SeededDataset(dataset, opt.seed),
             batch_sampler=self.sampler,
-            num_workers=opt.num_threads,
-            persistent_workers=opt.num_threads > 0,
-            multiprocessing_context=start_method if opt.num_threads > 0 else None,
+            num_workers=self.num_threads,
+            persistent_workers=self.num_threads > 0,
+            multiprocessing_context=start_method if self.num_threads > 0 else None,
             pin_memory=opt.device.type == "cuda",
             collate_fn=collate,
             generator=torch.Generator(),  # or each epoch would draw from the training's generator
@@ -90,10 +93,18 @@ class Loader:
             with worker_trouble_explained(self.num_threads):
                 batch = next(batches, None)
             if batch is None:
+                self.set_epoch(self.sampler.epoch + 1)  # for loops that do not say which
                 return
             if isinstance(batch, Failure):
                 raise UserError(batch.message)
             yield batch
+
+
+def available_cores() -> int:
+    """The processor cores that this process may use, 1 or more."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class EpochSampler:

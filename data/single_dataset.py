@@ -1,14 +1,20 @@
 """One folder of images, for `--model test`."""
 
 from argparse import Namespace
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, channels, get_transform
+from data.base_dataset import BaseDataset, channels, check_channels, get_transform
 from data.image_folder import load_image, make_dataset
 
 
 class SingleDataset(BaseDataset):
     """All images under --dataroot itself; --phase plays no part."""
+
+    @staticmethod
+    def check_options(opt: Namespace) -> Iterator[str]:
+        """Pictures are RGB or grey."""
+        return check_channels(opt, "input_nc" if opt.direction == "AtoB" else "output_nc")
 
     def __init__(self, opt: Namespace) -> None:
         """List the images.

@@ -3,15 +3,21 @@
 import os
 import random
 from argparse import Namespace
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, channels, get_transform
+from data.base_dataset import BaseDataset, channels, check_channels, get_transform
 from data.image_folder import contents, load_image, make_dataset, missing_folder, two_folders
 from util.errors import UserError
 
 
 class UnalignedDataset(BaseDataset):
     """Images of {phase}A/ and {phase}B/ under --dataroot (or A/{phase}/ and B/{phase}/)."""
+
+    @staticmethod
+    def check_options(opt: Namespace) -> Iterator[str]:
+        """Pictures are RGB or grey."""
+        return check_channels(opt, "input_nc", "output_nc")
 
     def __init__(self, opt: Namespace) -> None:
         """List both sets.

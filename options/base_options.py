@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import data
 import models
+from data.base_dataset import PREPROCESS
 from models.networks import DISCRIMINATORS, GENERATORS, INITS, NORM_ALIASES, NORMS
 from options import checks
 from options.parser import HelpFormatter, Parser
 from util import distributed
 from util.errors import UserError
 
-PREPROCESS = ["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 VISDOM = ("display_id", "display_server", "display_env", "display_port", "display_ncols")
 
 
@@ -46,7 +46,7 @@ class BaseOptions:
             if not opt.dataroot:
                 problems.append(self.needs_data)
             problems += self.finish(opt, typed, parser)
-            problems += checks.problems(opt, models.find_model_using_name(opt.model))
+            problems += checks.problems(opt)
             opt.device = distributed.choose_device(opt.gpu_ids if "gpu_ids" in typed else None)
         except UserError as error:
             parser = Parser(prog=self.program)

@@ -3,7 +3,9 @@
 import argparse
 from collections.abc import Iterator
 
-from models.networks import GENERATORS
+import data
+import models
+from models.networks import DISCRIMINATORS, GENERATORS
 
 # option: the least value that makes sense
 AT_LEAST = {
@@ -16,9 +18,14 @@ AT_LEAST = {
 }  # fmt: skip
 
 
-def problems(opt: argparse.Namespace, model: type) -> list[str]:
+def problems(opt: argparse.Namespace) -> list[str]:
     """Every contradictory or impossible option of `opt`, one sentence each."""
-    found = [*_ranges(opt), *_sizes(opt), *model.check_options(opt)]
+    found = [*_ranges(opt), *_sizes(opt)]
+    for part in (
+        models.find_model_using_name(opt.model),
+        data.find_dataset_using_name(opt.dataset_mode),
+    ):
+        found += part.check_options(opt)
     if opt.isTrain:
         found += _schedule(opt)
     elif opt.aspect_ratio <= 0:
@@ -42,14 +49,27 @@ def _sizes(opt: argparse.Namespace) -> Iterator[str]:
             f"--crop_size {opt.crop_size} is larger than --load_size {opt.load_size}; "
             "lower one or raise the other"
         )
-    multiple = GENERATORS[opt.netG].multiple if opt.netG in GENERATORS else 1
     flag = {"scale_width": "load_size", "none": None}.get(opt.preprocess, "crop_size")
-    size = getattr(opt, flag) if flag else 0
-    if size > 0 and size % multiple:
+    known = opt.netG in GENERATORS and opt.netD in DISCRIMINATORS  # not a plug-in's own default
+    if flag and known and getattr(opt, flag) > 0:
+        yield from _fits_networks(opt, flag, getattr(opt, flag))
+
+
+def _fits_networks(opt: argparse.Namespace, flag: str, size: int) -> Iterator[str]:
+    multiple = GENERATORS[opt.netG].multiple
+    if size % multiple:
         fitting = max(multiple, round(size / multiple) * multiple)
         yield (
             f"--{flag} {size} does not fit --netG {opt.netG}, which halves the image until one "
             f"pixel is left and needs a multiple of {multiple}; use {fitting}, or another --netG"
+        )
+    least = GENERATORS[opt.netG].minimum
+    if opt.isTrain:
+        least = max(least, DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D))
+    if size < least and not size % multiple:
+        yield (
+            f"--{flag} {size} is too small for --netG {opt.netG} and --netD {opt.netD}; use "
+            f"{least} or more"
         )
 
 

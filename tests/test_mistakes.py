@@ -247,7 +247,7 @@ MISTAKES = [
     (crop_larger_than_load, "--crop_size 40", "--load_size 32"),
     (unknown_option, "--lamda_L1", "--lambda_L1"),
     (unknown_model, "pix2pixhd", "did you mean pix2pix?"),
-    (unknown_dataset_mode, "alined", "Did you mean aligned?"),
+    (unknown_dataset_mode, "alined", "did you mean aligned?"),
     (unknown_norm, "layer", "syncbatch"),
     (word_for_a_number, "--batch_size", "many"),
     (batch_size_zero, "--batch_size 0", "at least 1"),

@@ -132,6 +132,21 @@ def test_unet_sizes(capsys, here):
     assert parse("train", *good[:-1], "400", "--netG", "resnet_6blocks").crop_size == 400
 
 
+def test_images_too_small_for_the_networks(capsys, here):
+    """A PatchGAN of n halvings keeps a 2 x 2 map for its last two convolutions from 3 · 2**n."""
+    argv = ["--dataroot", "x", "--load_size", "300", "--crop_size"]
+    assert "use 24 or more" in error_of(capsys, "train", *argv, "23")
+    assert parse("train", *argv, "24").crop_size == 24
+    more = ["--netD", "n_layers", "--n_layers_D", "5"]
+    assert "use 96 or more" in error_of(capsys, "train", *argv, "95", *more)
+    assert parse("train", *argv, "5", "--netD", "pixel").crop_size == 5
+
+
+def test_pictures_have_three_channels_or_one(capsys, here):
+    argv = ["--dataroot", "x", "--model", "pix2pix", "--output_nc", "4"]
+    assert "--output_nc 4" in error_of(capsys, "train", *argv)
+
+
 def test_dropout_can_be_switched_on_where_the_default_is_off(capsys, here):
     assert parse("train", "--dataroot", "x").no_dropout is True
     assert parse("train", "--dataroot", "x", "--dropout").no_dropout is False

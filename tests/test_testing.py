@@ -96,7 +96,7 @@ def test_a_checkpoint_of_the_original_carries_no_options_and_loads(here, tmp_pat
     argv += ["--model", "test", "--no_dropout", "--ngf", "4", "--crop_size", "32"]
     test.main([*argv, "--gpu_ids", "-1"])
     written = np.asarray(Image.open("results/horse2zebra_pretrained/test_latest/images/1_fake.png"))
-    image = np.asarray(Image.open(tmp_path / "testA" / "1.png"))
+    image = np.array(Image.open(tmp_path / "testA" / "1.png"))
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
     expected = (net(x)[0].detach().permute(1, 2, 0).numpy() + 1) / 2 * 255
     assert abs(written - expected.clip(0, 255)).max() <= 1.01

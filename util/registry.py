@@ -55,7 +55,7 @@ class Registry:
     def _not_found(self, name: str) -> str:
         names = self.names()
         close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close else "."
         return (
             f"{self.flag} {name}: there is no {self.package}/{name}{self.suffix}.py{hint} "
             f"Those that exist: {', '.join(names)}"
