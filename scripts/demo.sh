@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 python scripts/make_demo_dataset.py
 python train.py --dataroot ./datasets/demo --name demo --model pix2pix --direction BtoA \
-    --netG unet_128 --load_size 143 --crop_size 128 --ngf 32 --ndf 32 \
+    --netG unet_128 --norm instance --load_size 143 --crop_size 128 --ngf 32 --ndf 32 \
     --batch_size 2 --lr 0.0004 --n_epochs 4 --n_epochs_decay 4 "$@"
 python test.py --dataroot ./datasets/demo --name demo --model pix2pix
 python scripts/held_out_l1.py --dataroot ./datasets/demo --name demo --model pix2pix

@@ -1,5 +1,9 @@
 """Small data sets and the arguments that make a run tiny."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # tiny networks are slower on many threads
+
 import numpy as np
 import pytest
 from PIL import Image
