@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # tiny networks are slower on many threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks are slower on several threads
 
 import numpy as np
 import pytest
