@@ -23,7 +23,7 @@ def picture(seed, width=32, height=32):
 def write_pictures(folder, count, width=32, height=32):
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
-        picture(i + len(str(folder)) % 7, width, height).save(folder / f"{i + 1}.png")
+        picture(i + sum(folder.name.encode()) % 97, width, height).save(folder / f"{i + 1}.png")
 
 
 @pytest.fixture
