@@ -23,6 +23,7 @@ from util.results import Results
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Test as the command line says; `argv` None takes the program's own arguments."""
+    distributed.one_process_only()
     opt = TestOptions().parse(argv)
     distributed.seed_everything(opt.seed)  # pix2pix keeps its dropout when testing
     loader = create_dataset(opt)

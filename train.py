@@ -6,6 +6,7 @@
 page with curves and pictures go to checkpoints/NAME.
 """
 
+import argparse
 from collections.abc import Sequence
 
 from data import create_dataset
@@ -19,15 +20,23 @@ from util.progress import Progress
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says; `argv` None takes the program's own arguments."""
     opt = TrainOptions().parse(argv)
+    with distributed.job(opt.device, opt.dist_timeout):
+        train(opt)
+
+
+def train(opt: argparse.Namespace) -> None:
+    """Train as the options say, on this rank."""
     distributed.seed_everything(opt.seed)
     loader = create_dataset(opt)
     model = create_model(opt)
     checkpoint.make_folder(checkpoint.folder(opt))
     model.setup(opt)
+    distributed.seed_rank(opt.seed)
     save_options(opt, checkpoint.folder(opt))
     distributed.say(
-        f"training {opt.model} on {opt.device}: {len(loader)} images, batch size {opt.batch_size}, "
-        f"epochs {opt.epoch_count} to {opt.n_epochs + opt.n_epochs_decay}, seed {opt.seed}"
+        f"training {opt.model} on {distributed.summary(opt.device, opt.batch_size)}, "
+        f"{len(loader)} images, epochs {opt.epoch_count} to {opt.n_epochs + opt.n_epochs_decay}, "
+        f"seed {opt.seed}"
     )
     with Progress(opt, model, loader) as progress:
         for epoch in progress.epochs():

@@ -181,6 +181,7 @@ class BaseModel(ABC):
         for name, net in self.named_networks().items():
             checkpoint.save_weights(net, checkpoint.weights_path(self.save_dir, tag, name))
 
+    @distributed.main_only  # setup sends the weights to the other ranks
     def load_networks(self, tag: str | int) -> None:
         """Load every network from `{tag}_net_{NAME}.pth`; UserError where that cannot be."""
         for name, net in self.named_networks().items():

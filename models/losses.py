@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from util import distributed
 from util.choices import choose
 
 GAN_MODES: dict[str, Callable[[Tensor, Tensor, bool], Tensor]] = {
@@ -102,7 +103,8 @@ def cal_gradient_penalty(
 def _between(real: Tensor, fake: Tensor, device: torch.device | str) -> Tensor:
     """One random point per sample on the line from `real` to `fake`."""
     shape = (len(real), *[1] * (real.dim() - 1))
-    return fake + torch.rand(shape, device=device, dtype=real.dtype) * (real - fake)
+    weight = distributed.rand_of_batch(len(real)).reshape(shape).to(device, real.dtype)
+    return fake + weight * (real - fake)
 
 
 PENALTY_POINTS = {

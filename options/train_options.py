@@ -5,7 +5,8 @@ import argparse
 from models.networks import GAN_MODES, LR_POLICIES
 from options.base_options import BaseOptions
 from options.parser import Parser
-from util import checkpoint
+from util import checkpoint, distributed
+from util.errors import UserError
 
 GETTING_STARTED = """needs --dataroot, the folder of the data set, for example:
   python scripts/make_demo_dataset.py      # draws a small data set of facades
@@ -36,6 +37,12 @@ class TrainOptions(BaseOptions):
         add("--epoch_count", type=int, default=1, help="the number of the first epoch")
         add("--continue_train", action="store_true", help="go on from the last checkpoint")
         add("--lr", type=float, default=0.0002, help="initial learning rate of Adam")
+        add(
+            "--global_batch_size",
+            type=int,
+            help="images in a batch over all processes; in place of --batch_size",
+        )
+        add("--dist_timeout", type=float, default=10.0, help="minutes to wait for other ranks")
         add("--beta1", type=float, default=0.5, help="momentum of Adam")
         add("--lr_policy", default="linear", choices=LR_POLICIES, help="learning rate schedule")
         add("--lr_decay_iters", type=int, default=50, help="--lr_policy step: epochs in a step")
@@ -63,10 +70,23 @@ class TrainOptions(BaseOptions):
         group.add_argument("--display_port", type=int, default=8097, help=argparse.SUPPRESS)
 
     def finish(self, opt: argparse.Namespace, typed: set[str], parser: Parser) -> list[str]:
-        """Continue at the epoch after the one that was saved, unless the user says which."""
+        """Settle norm and batch for this number of ranks, and the epoch to continue with."""
         problems = super().finish(opt, typed, parser)
+        try:
+            opt.norm = distributed.norm_for_job(opt.norm, typed="norm" in typed)
+            if opt.global_batch_size is not None:
+                opt.batch_size = distributed.split_batch(opt.global_batch_size)
+        except UserError as error:
+            problems.append(str(error))
+        if opt.global_batch_size is None:
+            opt.global_batch_size = opt.batch_size * distributed.world_size()
+        elif "batch_size" in typed:
+            problems.append("--batch_size (per process) and --global_batch_size: type one of them")
         if opt.continue_train and "epoch_count" not in typed:
-            state = checkpoint.load_train_state(checkpoint.folder(opt), checkpoint.tag(opt))
-            if state is not None:
-                opt.epoch_count = state["next_epoch"]
+            opt.epoch_count = distributed.from_main(lambda: self._next_epoch(opt))
         return problems
+
+    @staticmethod
+    def _next_epoch(opt: argparse.Namespace) -> int:
+        state = checkpoint.load_train_state(checkpoint.folder(opt), checkpoint.tag(opt))
+        return state["next_epoch"] if state else opt.epoch_count

@@ -55,6 +55,7 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
+@distributed.main_only
 def make_folder(path: Path) -> None:
     """Make a folder that can be written to; UserError if that cannot be."""
     probe = Path(path) / f".writable.{os.getpid()}"
@@ -64,11 +65,13 @@ def make_folder(path: Path) -> None:
         probe.unlink()
 
 
+@distributed.main_only
 def write_text(path: Path, text: str) -> None:
     """Write a small text file, whole or not at all."""
     _write(path, lambda file: file.write(text.encode("utf-8")))
 
 
+@distributed.main_only
 def save(value: Any, path: Path) -> None:
     """torch.save, whole or not at all."""
     _write(path, lambda file: torch.save(value, file))

@@ -1,32 +1,210 @@
-"""Ranks, devices, and what is said once for the whole job: the only module that knows of ranks."""
+"""Ranks, and what is said and written once for the whole job: the only module that knows of them.
 
+torchrun starts the processes and tells each its place in environment variables. A process that
+was started alone is a job of one rank, and everything here then costs nothing.
+"""
+
+import inspect
+import itertools
+import json
 import logging
 import os
 import random
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache, wraps
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from util import sync_batch_norm
+from util.devices import best_device, gpus_to_use
 from util.errors import UserError
+
+T = TypeVar("T")
+
+
+# ---- the place of this process ---------------------------------------------------------------
 
 
 def rank() -> int:
     """This process's number in the job, 0 to world_size() - 1."""
-    return 0
+    return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
     """How many processes train together."""
-    return 1
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """This process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_world_size() -> int:
+    """How many processes of the job this machine runs."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size())))
 
 
 def is_main() -> bool:
     """Whether this process is the one that writes files and speaks."""
     return rank() == 0
+
+
+def choose_device(gpu_ids: str | None) -> torch.device:
+    """The device of this rank.
+
+    Args:
+        gpu_ids: what the user typed after --gpu_ids ("0", "0,1", "-1" for the CPU), or None for
+            the best at hand: CUDA, a GPU for each rank; then Apple's MPS; then the CPU.
+
+    Raises:
+        UserError: no such GPU; the message lists those that exist.
+    """
+    if gpu_ids == "0" and not torch.cuda.is_available():
+        # in everybody's scripts, being the default of the original
+        device = best_device() if world_size() == 1 else torch.device("cpu")
+        say(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
+        return device
+    gpus = gpus_to_use(gpu_ids)
+    if not gpus:
+        alone = world_size() == 1 and gpu_ids is None
+        return best_device() if alone else torch.device("cpu")  # MPS has no collectives
+    _compare_ranks_with_gpus(gpus, gpu_ids)
+    return torch.device("cuda", gpus[local_rank() % len(gpus)])
+
+
+def _compare_ranks_with_gpus(gpus: list[int], typed: str | None) -> None:
+    ranks, ids = local_world_size(), ",".join(map(str, gpus))
+    if ranks > len(gpus) and typed is not None:
+        raise UserError(
+            f"--gpu_ids {typed} names {len(gpus)} GPUs for {ranks} ranks; leave the flag out, or "
+            "choose with CUDA_VISIBLE_DEVICES"
+        )
+    if ranks > len(gpus):
+        say(f"warning: {ranks} ranks share {len(gpus)} GPUs (over gloo), which is slow")
+    elif world_size() == 1 and len(gpus) > 1:
+        say(
+            f"{len(gpus)} GPUs are here and one process trains on one, GPU {gpus[0]}; for all of "
+            f"them: CUDA_VISIBLE_DEVICES={ids} torchrun --nproc_per_node={len(gpus)} train.py …"
+        )
+
+
+def summary(device: torch.device, batch_size: int) -> str:
+    """A phrase that says where the job runs and how large its batches are."""
+    if world_size() == 1:
+        return f"{device}, batch size {batch_size}"
+    total = batch_size * world_size()
+    return f"{world_size()} ranks ({device.type}), batch size {batch_size} each, {total} in all"
+
+
+# ---- the job ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
+    """Join the ranks for the length of a block; in a job of one process, nothing.
+
+    An error leaves the block as the exit of the process: a UserError is told once for the whole
+    job (exit status 2), another exception keeps its traceback on the first rank that has one, and
+    a rank that only lost the others says so if nobody else said anything (exit status 1).
+
+    Args:
+        device: this rank's.
+        timeout_minutes: how long a rank waits for the others before it gives up.
+    """
+    if world_size() == 1:
+        yield
+        return
+    _join(device, timedelta(minutes=timeout_minutes))
+    try:
+        yield
+    except UserError as error:
+        complain(_as_error(error))
+        raise SystemExit(2) from None
+    except Exception as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            complain(_as_error(f"rank {rank()} lost the other ranks: one was killed, or hangs"))
+            raise SystemExit(1) from None
+        if not _first_to_speak():
+            raise SystemExit(1) from None
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def _join(device: torch.device, timeout: timedelta) -> None:
+    nccl = device.type == "cuda" and torch.cuda.device_count() >= local_world_size()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if nccl else "gloo",
+        store=dist.PrefixStore("group", _store()),
+        rank=rank(),
+        world_size=world_size(),
+        timeout=timeout,
+        device_id=device if nccl else None,
+    )
+    if not is_main():
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+
+
+@cache
+def _store() -> dist.Store:
+    """The job's key-value store, which there is before the process group; torchrun serves it."""
+    store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
+    return store
+
+
+_values = itertools.count()
+
+
+def from_main(compute: Callable[[], T]) -> T:
+    """What rank 0 computes, on every rank: only its machine may have the files.
+
+    Args:
+        compute: called on rank 0 alone; returns what JSON can hold.
+    """
+    if world_size() == 1:
+        return compute()
+    key = f"value{next(_values)}"
+    if is_main():
+        _store().set(key, json.dumps(compute()))
+    return json.loads(_store().get(key))
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program: a UserError ends in its one message and exit status 2, without a traceback."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        main()
+    except UserError as error:
+        complain(_as_error(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(130)
+
+
+def one_process_only() -> None:
+    """For programs that several ranks would only run several times."""
+    if world_size() > 1:
+        raise UserError(
+            f"this runs in one process, and torchrun started {world_size()}; use python"
+        )
+
+
+# ---- speaking and writing once ---------------------------------------------------------------
 
 
 def say(message: str) -> None:
@@ -37,111 +215,165 @@ def say(message: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Print an error on stderr, once for the whole job."""
-    if is_main():
+    """Print an error on stderr, if no other rank has printed one."""
+    if _first_to_speak():
         print(message, file=sys.stderr, flush=True)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a program: a UserError ends in its one message and exit status 2, without a traceback."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+def _first_to_speak() -> bool:
+    if world_size() == 1:
+        return True
     try:
-        refuse_several_ranks()
-        main()
-    except UserError as error:
-        complain(f"{os.path.basename(sys.argv[0])}: error: {error}")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(130)
+        return _store().add("spoke", 1) == 1
+    except Exception:  # the store died with the machine that served it
+        return is_main()
 
 
-def refuse_several_ranks() -> None:
-    """Stop a torchrun job of several processes: each would train a model of its own."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size > 1:
-        if os.environ.get("RANK", "0") != "0":
-            sys.exit(2)
-        raise UserError(
-            f"torchrun started {size} processes, and this version trains in one only; "
-            "use python, or --nproc_per_node=1"
-        )
+def _as_error(message: object) -> str:
+    return f"{os.path.basename(sys.argv[0])}: error: {message}"
 
 
-def choose_device(gpu_ids: str | None) -> torch.device:
-    """The device to train on.
+class Nobody:
+    """Stands on the other ranks for what only rank 0 has: takes every call, and is false."""
 
-    Args:
-        gpu_ids: what the user typed after --gpu_ids ("0", "0,1", "-1" for the CPU), or None for
-            the best device at hand: CUDA, then Apple's MPS, then the CPU.
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Any method: it does nothing."""
+        return lambda *args, **kwargs: None
 
-    Raises:
-        UserError: no such GPU; the message lists those that exist.
-    """
-    if gpu_ids is None:
-        return best_device()
-    ids = parse_gpu_ids(gpu_ids)
-    if not ids:
-        return torch.device("cpu")
-    count = torch.cuda.device_count()
-    if not count and ids == [0]:  # in everybody's scripts, being the default of the original
-        device = best_device()
-        say(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
-        return device
-    missing = [i for i in ids if i >= count]
-    if missing:
-        raise UserError(
-            f"--gpu_ids {gpu_ids}: there is no GPU {missing[0]} here; {existing_gpus()}. "
-            "Leave the flag out for the best device, or use --gpu_ids -1 for the CPU"
-        )
-    if len(ids) > 1:
-        say(
-            f"--gpu_ids {gpu_ids}: one process trains on one GPU, this one on GPU {ids[0]}; for "
-            f"all of them: CUDA_VISIBLE_DEVICES={gpu_ids} torchrun --nproc_per_node={len(ids)} …"
-        )
-    return torch.device("cuda", ids[0])
+    def __bool__(self) -> bool:
+        """False."""
+        return False
 
 
-def best_device() -> torch.device:
-    """CUDA, MPS or CPU: the first that works here."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+def on_main(make: Callable[..., T], *args: Any, **kwargs: Any) -> T | Nobody:
+    """`make(...)` on rank 0, a stand-in that does nothing on the others."""
+    return make(*args, **kwargs) if is_main() else Nobody()
 
 
-def parse_gpu_ids(gpu_ids: str) -> list[int]:
-    """The non-negative ids of a list like "0,2"; empty for "-1", the CPU."""
-    try:
-        return [i for i in map(int, gpu_ids.split(",")) if i >= 0]
-    except ValueError:
-        raise UserError(
-            f"--gpu_ids {gpu_ids} is not a list of numbers; write 0, or 0,1, or -1 for the CPU"
-        ) from None
+def main_only(function: Callable[..., None]) -> Callable[..., None]:
+    """Decorates what writes files: on the other ranks it does nothing."""
+
+    @wraps(function)
+    def on_rank_0(*args: Any, **kwargs: Any) -> None:
+        if is_main():
+            function(*args, **kwargs)
+
+    return on_rank_0
 
 
-def existing_gpus() -> str:
-    """A phrase that lists the GPUs of this machine."""
-    names = [f"{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    return f"GPUs here: {', '.join(names)}" if names else "this machine has no CUDA GPU"
+# ---- the same training on any number of ranks ------------------------------------------------
 
 
 def seed_everything(seed: int) -> None:
-    """Seed initialisation, dropout and image pools; the loader seeds each sample by itself."""
+    """Seed what must be alike on all ranks: the initialisation, numbers drawn for the batch."""
+    _seed(seed)
+    _shared.manual_seed(seed)
+
+
+def seed_rank(seed: int) -> None:
+    """Seed what must differ between ranks: dropout and image pools. Rank 0 stays as it is."""
+    if rank():
+        _seed(seed + 1_000_003 * rank())
+
+
+def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
+_shared = torch.Generator()
+
+
+def rand_of_batch(count: int) -> Tensor:
+    """Uniform random numbers for the samples of a batch, whatever the number of ranks.
+
+    Args:
+        count: samples on this rank, equal on all.
+
+    Returns:
+        (count,) float32 in [0, 1): this rank's part of what one process would draw for the batch
+        of all ranks.
+    """
+    numbers = torch.rand(count * world_size(), generator=_shared)
+    return numbers[count * rank() : count * (rank() + 1)]
+
+
+def split_batch(global_batch_size: int) -> int:
+    """The share of each rank; UserError where it does not come out even."""
+    share, rest = divmod(global_batch_size, world_size())
+    if rest or not share:
+        raise UserError(
+            f"--global_batch_size {global_batch_size} cannot be split evenly over {world_size()} "
+            f"ranks; use a multiple of {world_size()}"
+        )
+    return share
+
+
+def norm_for_job(norm: str, typed: bool) -> str:
+    """The norm layer to train with on this number of ranks (design: syncbatch for batch).
+
+    Args:
+        norm: the name of a norm layer.
+        typed: whether the user asked for it, or it is only a model's default.
+
+    Raises:
+        UserError: batch norm was asked for on several ranks.
+    """
+    if norm != "batch" or world_size() == 1:
+        return norm
+    if typed:
+        raise UserError(BATCH_NORM_REFUSED.format(f"--norm batch on {world_size()} ranks"))
+    say("--norm batch, the default of this model, becomes syncbatch on several ranks")
+    return "syncbatch"
+
+
+BATCH_NORM_REFUSED = (
+    "{} would normalise each rank's share of the batch by itself, as if the batch were that "
+    "small; use --norm syncbatch (statistics over all ranks) or --norm instance (per image)"
+)
+
+
 def wrap(net: nn.Module, norm: str) -> nn.Module:
-    """Make a network ready for the job; in a job of one process, the network itself."""
-    return net
+    """Make a network ready for the job; in a job of one process, the network itself.
+
+    Args:
+        net: on its device; the same on all ranks or not: rank 0's weights and buffers win.
+        norm: the norm layer it was built with; any BatchNorm in it becomes SyncBatchNorm.
+
+    Returns:
+        The network in DistributedDataParallel: its gradients are means over the ranks.
+
+    Raises:
+        ValueError: norm is "batch" and there are several ranks.
+    """
+    if world_size() == 1:
+        return net
+    if norm == "batch":
+        raise ValueError(BATCH_NORM_REFUSED.format(f'norm="batch" on {world_size()} ranks'))
+    net = sync_batch_norm.convert(net)
+    for tensor in net.state_dict().values():
+        dist.broadcast(tensor, 0)
+    if not any(p.requires_grad for p in net.parameters()):
+        return net
+    device = next(net.parameters()).device
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(net, device_ids=ids, **_buffers_left_alone())
+
+
+def _buffers_left_alone() -> dict[str, bool]:
+    """D runs twice before one backward: a broadcast in between would change saved buffers.
+
+    The argument has another name since torch 2.13.
+    """
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return {name: False}
 
 
 def unwrap(net: nn.Module) -> nn.Module:
     """The network that `wrap` was given."""
-    return net
+    return net.module if isinstance(net, DistributedDataParallel) else net
 
 
 def mean(values: Mapping[str, Tensor | float]) -> dict[str, float]:
@@ -149,5 +381,9 @@ def mean(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     tensors = {k: v.detach().reshape(()) for k, v in values.items() if isinstance(v, Tensor)}
     floats = dict(values)
     if tensors:
-        floats.update(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
+        stacked = torch.stack(list(tensors.values()))
+        if dist.is_initialized():
+            dist.all_reduce(stacked)
+            stacked /= world_size()
+        floats.update(zip(tensors, stacked.tolist(), strict=True))
     return {name: float(value) for name, value in floats.items()}

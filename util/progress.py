@@ -62,15 +62,12 @@ class Progress:
         """Open the logs, where the last run left them if it is continued."""
         self.opt, self.model, self.loader = opt, model, loader
         self.folder = checkpoint.folder(opt)
-        state = None
-        if opt.continue_train:
-            state = checkpoint.load_train_state(self.folder, checkpoint.tag(opt))
-        self.total_iters = state["total_iters"] if state else 0
+        self.total_iters = distributed.from_main(self._images_seen_before)
         self.epoch, self.epoch_iter = opt.epoch_count, 0
         self.last_epoch = opt.n_epochs + opt.n_epochs_decay
-        self.log = LossLog(self.folder, resume=opt.continue_train)
+        self.log = distributed.on_main(LossLog, self.folder, resume=opt.continue_train)
         self.page = self._open_page(self.total_iters if opt.continue_train else None)
-        self.wandb = WandbLog(opt) if opt.use_wandb else None
+        self.wandb = distributed.on_main(WandbLog, opt) if opt.use_wandb else None
         self.bar: tqdm | None = None
         self.run_clock, self.run_images = Stopwatch(), 0
 
@@ -103,7 +100,7 @@ class Progress:
 
     def advance(self) -> None:
         """A step is done: count it, and print, show and save what is due."""
-        images = min(self._global_batch(), len(self.loader) - self.epoch_iter)
+        images = min(self.opt.global_batch_size, len(self.loader) - self.epoch_iter)
         self.model.end_step()
         for clock in self._clocks():
             clock.step_ended()
@@ -133,11 +130,14 @@ class Progress:
             f"for data; learning rate {self.learning_rate:.2g}; time left {self._time_left()}"
         )
 
+    def _images_seen_before(self) -> int:
+        if not self.opt.continue_train:
+            return 0
+        state = checkpoint.load_train_state(self.folder, checkpoint.tag(self.opt))
+        return state["total_iters"] if state else 0
+
     def _clocks(self) -> tuple[Stopwatch, Stopwatch, Stopwatch]:
         return self.run_clock, self.epoch_clock, self.print_clock
-
-    def _global_batch(self) -> int:
-        return self.opt.batch_size * distributed.world_size()
 
     def _count(self, images: int) -> None:
         if self.run_images == 0:
@@ -167,10 +167,10 @@ class Progress:
 
     def _show(self) -> None:
         self.shown = True
+        with torch.no_grad():
+            self.model.compute_visuals()  # on all ranks: it may run networks that synchronise
         if not (self.page or self.wandb):
             return
-        with torch.no_grad():
-            self.model.compute_visuals()
         images = {k: tensor2im(v) for k, v in self.model.get_current_visuals().items()}
         if self.page:
             paths = [str(path) for path in self.model.get_image_paths()[:1]]
@@ -185,7 +185,8 @@ class Progress:
     def _open_page(self, resume_at: int | None) -> TrainingPage | None:
         if self.opt.no_html:
             return None
-        return TrainingPage(
+        return distributed.on_main(
+            TrainingPage,
             Path(self.folder) / "web",
             title=self.opt.name,
             options=vars(self.opt),

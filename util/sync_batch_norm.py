@@ -1,0 +1,88 @@
+"""Batch norm over the batch of all ranks, on the CPU as on CUDA."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def convert(net: nn.Module) -> nn.Module:
+    """Replace every BatchNorm in `net`, which is on its device; weights and buffers stay.
+
+    On CUDA torch's own nn.SyncBatchNorm takes its place. That refuses CPU tensors (and
+    DistributedDataParallel refuses it there), so on the CPU it is SyncBatchNorm below.
+    """
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    for module in net.modules():
+        if type(module) is nn.SyncBatchNorm and not on_cuda(module):
+            module.__class__ = SyncBatchNorm
+    return net
+
+
+def on_cuda(module: nn.Module) -> bool:
+    """Whether any of the module's own tensors is on a CUDA device."""
+    tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    return any(tensor.is_cuda for tensor in tensors)
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """nn.SyncBatchNorm for the CPU: the same results, the state dict of BatchNorm2d.
+
+    Unlike torch's it can be differentiated twice, as a gradient penalty does.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected (N, C, ...), got {input.dim()} dimensions")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise the channels of (N, C, …) with their mean and variance over all ranks.
+
+        Ranks may have different N. In evaluation mode the running statistics are used.
+        """
+        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+            return super().forward(input)
+        self._check_input_dim(input)
+        dims = [0, *range(2, input.dim())]
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        own_count = input.new_tensor([input.numel() // input.shape[1]])
+        sums = SumOverRanks.apply(torch.cat([input.sum(dims), own_count]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        centred = input - mean.view(shape)
+        variance = SumOverRanks.apply(centred.square().sum(dims)) / count
+        self._update_running(mean.detach(), variance.detach() * count / (count - 1))
+        output = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            output = output * self.weight.view(shape) + self.bias.view(shape)
+        return output
+
+    def _update_running(self, mean: Tensor, unbiased_variance: Tensor) -> None:
+        if not self.track_running_stats:
+            return
+        self.num_batches_tracked += 1
+        momentum = self.momentum
+        if momentum is None:  # a plain average over all batches
+            momentum = 1 / self.num_batches_tracked.item()
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(unbiased_variance, momentum)
+
+
+class SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over the ranks, differentiable any number of times.
+
+    (torch.distributed.nn.functional.all_reduce, which is this, is deprecated in torch 2.15.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        """The sum, on every rank."""
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """The losses of all ranks depend on this rank's tensor."""
+        return SumOverRanks.apply(gradient)
