@@ -8,6 +8,7 @@ go to results/NAME/PHASE_EPOCH.
 
 import argparse
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from data import create_dataset
 from models import create_model
+from models.base_model import naming_images
 from options.saved import save_options
 from options.test_options import TestOptions
 from util import checkpoint, distributed
@@ -34,8 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     count = int(min(len(loader), opt.num_test))
     folder = results_folder(opt)
     save_options(opt, folder)
-    with Results(opt, folder) as results:
-        for batch in tqdm(itertools.islice(loader, count), total=count, unit="image"):
+    batches = itertools.islice(loader, count)
+    with Results(opt, folder) as results, naming_images(model):
+        for batch in tqdm(batches, total=count, unit="image", disable=not sys.stderr.isatty()):
             model.set_input(batch)
             model.test()
             results.add(model.get_image_paths(), model.get_current_visuals())

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from data import create_dataset
 from models import create_model
-from options.saved import save_options
+from models.base_model import naming_images
 from options.train_options import TrainOptions
 from util import checkpoint, distributed
 from util.progress import Progress
@@ -32,13 +32,12 @@ def train(opt: argparse.Namespace) -> None:
     checkpoint.make_folder(checkpoint.folder(opt))
     model.setup(opt)
     distributed.seed_rank(opt.seed)
-    save_options(opt, checkpoint.folder(opt))
     distributed.say(
         f"training {opt.model} on {distributed.summary(opt.device, opt.batch_size)}, "
         f"{len(loader)} images, epochs {opt.epoch_count} to {opt.n_epochs + opt.n_epochs_decay}, "
         f"seed {opt.seed}"
     )
-    with Progress(opt, model, loader) as progress:
+    with Progress(opt, model, loader) as progress, naming_images(model):
         for epoch in progress.epochs():
             for batch in progress.batches(epoch):
                 model.set_input(batch)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models import architecture, networks
 from util import checkpoint, distributed
-from util.errors import UserError
+from util.errors import ImageSizeError, UserError
 
 
 @contextmanager
@@ -23,6 +23,25 @@ def frozen(*nets: nn.Module) -> Iterator[None]:
         yield
     finally:
         BaseModel.set_requires_grad(nets, True)
+
+
+@contextmanager
+def naming_images(model: "BaseModel") -> Iterator[None]:
+    """Within this block an image that a network cannot take is named in the error."""
+    try:
+        yield
+    except ImageSizeError as error:
+        paths = ", ".join(str(path) for path in model.get_image_paths()[:4])
+        raise UserError(f"in the batch of {paths}: {error}") from None
+
+
+def check_discriminator(opt: argparse.Namespace) -> Iterator[str]:
+    """For `check_options` of a model with a discriminator: what its training would stumble on."""
+    if not opt.isTrain or opt.netD not in networks.DISCRIMINATORS:
+        return
+    least = networks.DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D)
+    if "crop" in opt.preprocess and 0 < opt.crop_size < least:
+        yield f"--crop_size {opt.crop_size} is too small for --netD {opt.netD}; use {least} or more"
 
 
 class BaseModel(ABC):
@@ -54,7 +73,8 @@ class BaseModel(ABC):
         self.schedulers: list[Any] = []
         self.image_paths: list[str] = []
         self.metric: float = 0.0  # what --lr_policy plateau follows
-        self._generator_losses: list[Tensor] = []
+        self._generator_loss_sum: Tensor | float = 0.0
+        self._generator_loss_count = 0
 
     @staticmethod
     def modify_commandline_options(
@@ -62,6 +82,8 @@ class BaseModel(ABC):
     ) -> argparse.ArgumentParser:
         """Add options of this model, and change defaults with `parser.set_defaults`."""
         return parser
+
+    needs: tuple[str, ...] = ()  # what a sample must have: "A", "B"
 
     @staticmethod
     def check_options(opt: argparse.Namespace) -> Iterable[str]:
@@ -82,14 +104,15 @@ class BaseModel(ABC):
 
     def setup(self, opt: argparse.Namespace) -> None:
         """Make the model ready: load weights where asked for, schedules, device, ranks."""
-        nets = self.named_networks()
+        names = self.named_networks()
         if not self.isTrain or opt.continue_train:
             self.load_networks(checkpoint.tag(opt))
-        for name, net in nets.items():
-            net.to(self.device)
-            if self.isTrain:
-                setattr(self, f"net{name}", distributed.wrap(net, norm=opt.norm))
+        for value in vars(self).values():
+            if isinstance(value, nn.Module):  # losses, and networks that are not saved, as well
+                value.to(self.device)
         if self.isTrain:
+            for name, net in names.items():
+                setattr(self, f"net{name}", distributed.wrap(net, norm=opt.norm))
             self.schedulers = [networks.get_scheduler(o, opt) for o in self.optimizers]
         self.print_networks(opt.verbose)
 
@@ -107,22 +130,14 @@ class BaseModel(ABC):
 
     def _view(self, names: str, prefix: str) -> Mapping[str, Any]:
         """The one place where names turn into objects."""
-        found = {}
-        for name in getattr(self, names):
-            if not hasattr(self, prefix + name):
+        found = {name: getattr(self, prefix + name, None) for name in getattr(self, names)}
+        for name, value in found.items():
+            if value is None:
                 raise UserError(
-                    f"{type(self).__name__}: {names} has {name!r}, but there is no attribute "
+                    f"{type(self).__name__}: {names} has {name!r}, but there is no "
                     f"self.{prefix}{name}; set it, or take the name out of {names}"
                 )
-            found[name] = getattr(self, prefix + name)
         return MappingProxyType(found)
-
-    def check_names(self) -> None:
-        """After the first step every name must lead to something; UserError if one does not."""
-        with torch.no_grad():
-            self.compute_visuals()
-        self.named_losses()
-        self.named_visuals()
 
     def eval(self) -> None:
         """Put the networks into evaluation mode."""
@@ -145,32 +160,38 @@ class BaseModel(ABC):
     def end_step(self) -> None:
         """Note what `update_learning_rate` needs of this step; the loop calls it after each."""
         if self.opt.lr_policy == "plateau":
-            self._generator_losses.append(self._generator_loss().detach())
+            self._generator_loss_sum = self._generator_loss_sum + self._generator_loss()
+            self._generator_loss_count += 1
 
     def update_learning_rate(self) -> None:
         """Step the schedules; called at the end of every epoch."""
-        if self._generator_losses:
-            total = torch.stack(self._generator_losses).mean()
-            self.metric = distributed.mean({"metric": total})["metric"]
-            self._generator_losses.clear()
+        if self._generator_loss_count:
+            mean = self._generator_loss_sum / self._generator_loss_count
+            self.metric = distributed.mean({"metric": mean})["metric"]
+            self._generator_loss_sum, self._generator_loss_count = 0.0, 0
         for scheduler in self.schedulers:
             plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             scheduler.step(*([self.metric] if plateau else []))
 
-    def learning_rate(self) -> float:
-        """The learning rate of the first optimizer, as it is now."""
-        return self.optimizers[0].param_groups[0]["lr"] if self.optimizers else 0.0
-
-    def _generator_loss(self) -> Tensor:
+    def _generator_loss(self) -> Tensor | float:
         """`self.loss_G` where there is one, else the sum of all losses but the discriminators'."""
         if hasattr(self, "loss_G"):
-            return torch.as_tensor(self.loss_G)
-        parts = [value for name, value in self.named_losses().items() if not name.startswith("D")]
-        return sum((torch.as_tensor(part) for part in parts), torch.zeros(()))
+            parts = [self.loss_G]
+        else:
+            losses = self.named_losses()
+            parts = [v for k, v in losses.items() if k != "D" and not k.startswith("D_")]
+        return sum(part.detach() if isinstance(part, Tensor) else part for part in parts)
 
     def get_current_losses(self) -> dict[str, float]:
         """The losses of the last step as numbers, averaged over ranks; waits for the device."""
-        return distributed.mean(self.named_losses())
+        losses = self.named_losses()
+        for name, value in losses.items():
+            if isinstance(value, Tensor) and value.numel() != 1:
+                raise UserError(
+                    f"{type(self).__name__}: self.loss_{name} has shape {tuple(value.shape)}; a "
+                    "loss is one number, so take its mean or sum"
+                )
+        return distributed.mean(losses)
 
     def get_current_visuals(self) -> dict[str, Tensor]:
         """The images of the last step or test by name, (N, C, H, W) in [-1, 1]."""
@@ -198,7 +219,10 @@ class BaseModel(ABC):
             distributed.say(f"network {name}: {count / 1e6:.3f} million parameters")
 
     @staticmethod
-    def set_requires_grad(nets: nn.Module | Iterable[nn.Module], requires_grad: bool) -> None:
-        """Switch the gradients of one network or several on or off."""
+    def set_requires_grad(
+        nets: nn.Module | Iterable[nn.Module | None], requires_grad: bool = False
+    ) -> None:
+        """Switch the gradients of one network or several on or off; None is passed over."""
         for net in [nets] if isinstance(nets, nn.Module) else nets:
-            net.requires_grad_(requires_grad)
+            if net is not None:
+                net.requires_grad_(requires_grad)

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from models import networks
-from models.base_model import BaseModel, frozen
+from models.base_model import BaseModel, check_discriminator, frozen
 from util.image_pool import ImagePool
 
 
 class CycleGANModel(BaseModel):
     """Two generators, each undoing the other, against two PatchGAN discriminators."""
+
+    needs = ("A", "B")
 
     @staticmethod
     def modify_commandline_options(
@@ -45,6 +47,7 @@ class CycleGANModel(BaseModel):
     @staticmethod
     def check_options(opt: argparse.Namespace) -> Iterator[str]:
         """The identity loss compares an output with an input, so their channels must agree."""
+        yield from check_discriminator(opt)
         if opt.isTrain and opt.lambda_identity > 0 and opt.input_nc != opt.output_nc:
             yield (
                 f"--lambda_identity {opt.lambda_identity} compares inputs with outputs, which "

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from models.norms import NormLayer, conv_has_bias
-from util.errors import UserError
+from util.errors import ImageSizeError
 
 
 class NLayerDiscriminator(nn.Module):
@@ -60,11 +60,11 @@ class NLayerDiscriminator(nn.Module):
             (N, 1, h, w) logits, h = H // 2**n_layers - 2 and w likewise.
 
         Raises:
-            UserError: the pictures are too small for one patch.
+            ImageSizeError: the pictures are too small for one patch.
         """
         height, width = x.shape[-2:]
         if min(height, width) < self.minimum:
-            raise UserError(
+            raise ImageSizeError(
                 f"a picture of {height}x{width} (height x width) pixels is too small for this "
                 f"discriminator, which needs {self.minimum} or more both ways; use larger "
                 "pictures, a smaller --n_layers_D (with --netD n_layers), or --netD pixel"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.norms import NormLayer, conv_has_bias
 from util.choices import choose
-from util.errors import UserError
+from util.errors import ImageSizeError
 
 PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": nn.ZeroPad2d}
 
@@ -72,11 +72,11 @@ class ResnetGenerator(nn.Module):
             (N, output_nc, H, W) in [-1, 1].
 
         Raises:
-            UserError: the pictures are too small.
+            ImageSizeError: the pictures are too small.
         """
         height, width = x.shape[-2:]
         if min(height, width) < self.minimum:
-            raise UserError(
+            raise ImageSizeError(
                 f"a picture of {height}x{width} (height x width) pixels is too small for the "
                 f"ResNet generator, which needs {self.minimum} or more both ways; use larger "
                 "pictures, or raise --load_size and --crop_size"
@@ -162,11 +162,11 @@ class UnetGenerator(nn.Module):
             (N, output_nc, H, W) in [-1, 1].
 
         Raises:
-            UserError: H or W is no such multiple.
+            ImageSizeError: H or W is no such multiple.
         """
         height, width = x.shape[-2:]
         if height % self.multiple or width % self.multiple:
-            raise UserError(
+            raise ImageSizeError(
                 f"this U-Net needs height and width to be multiples of {self.multiple}, not "
                 f"{height}x{width} (height x width) pixels; use --preprocess resize_and_crop with "
                 f"--crop_size a multiple of {self.multiple}, or --netG resnet_9blocks, which "

@@ -6,18 +6,21 @@ The noise of the paper is dropout in the generator, kept on when testing.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from models import networks
-from models.base_model import BaseModel, frozen
+from models.base_model import BaseModel, check_discriminator, frozen
+from util import distributed
 from util.image_pool import ImagePool
 
 
 class Pix2PixModel(BaseModel):
     """A U-Net generator against a PatchGAN discriminator that sees input and output together."""
+
+    needs = ("A", "B")
 
     @staticmethod
     def modify_commandline_options(
@@ -29,6 +32,11 @@ class Pix2PixModel(BaseModel):
             parser.set_defaults(pool_size=0, gan_mode="vanilla")
             parser.add_argument("--lambda_L1", type=float, default=100.0, help="weight of L1 loss")
         return parser
+
+    @staticmethod
+    def check_options(opt: argparse.Namespace) -> Iterator[str]:
+        """The crop must be large enough for the discriminator."""
+        return check_discriminator(opt)
 
     def __init__(self, opt: argparse.Namespace):
         """Build the generator and, for training, the discriminator, losses and optimizers."""
@@ -46,6 +54,11 @@ class Pix2PixModel(BaseModel):
         self.loss_names = ["G_GAN", "G_L1", "D_real", "D_fake"]
         if opt.gan_mode == "wgangp":
             self.loss_names.append("D_gp")
+            if opt.norm in ("batch", "syncbatch"):
+                distributed.say(
+                    f"--gan_mode wgangp with --norm {opt.norm}: the penalty is meant for a critic "
+                    "without batch norm (arXiv 1704.00028, section 4); --norm instance has none"
+                )
         self.netD = networks.define_D(
             opt.input_nc + opt.output_nc, opt.ndf, opt.netD,
             opt.n_layers_D, opt.norm, opt.init_type, opt.init_gain,

@@ -17,6 +17,8 @@ from models.base_model import BaseModel
 class TemplateModel(BaseModel):
     """min_G  lambda_regression · |G(A) - B|."""
 
+    needs = ("A", "B")
+
     @staticmethod
     def modify_commandline_options(
         parser: argparse.ArgumentParser, is_train: bool

@@ -12,6 +12,7 @@ class TestModel(BaseModel):
     """Runs `{epoch}_net_G{model_suffix}.pth`; --model_suffix _A is CycleGAN's A to B."""
 
     __test__ = False  # not a test class for pytest
+    needs = ("A",)
 
     @staticmethod
     def modify_commandline_options(

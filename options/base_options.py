@@ -2,12 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import data
 import models
 from data.base_dataset import PREPROCESS
-from models.networks import DISCRIMINATORS, GENERATORS, INITS, NORM_ALIASES, NORMS
+from models.networks import DISCRIMINATORS, GENERATORS, INITS, NORMS, canonical_norm
 from options import checks
 from options.parser import HelpFormatter, Parser
 from util import distributed
@@ -38,45 +39,43 @@ class BaseOptions:
                 after `--help`.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
-        try:
+        problems: list[str] = []
+        parser, opt, typed = Parser(prog=self.program), None, set()
+        with collected(problems):
             parser = self.build_parser(argv)
             opt, unknown = parser.parse_known_args(argv)
             typed = parser.typed(argv)
-            problems = parser.unknown(unknown)
+            problems += parser.unknown(unknown)
             if not opt.dataroot:
                 problems.append(self.needs_data)
-            problems += self.finish(opt, typed, parser)
+            self.finish(opt, typed, parser, problems)
             problems += checks.problems(opt)
-            opt.device = distributed.choose_device(opt.gpu_ids if "gpu_ids" in typed else None)
-        except UserError as error:
-            parser = Parser(prog=self.program)
-            problems = [str(error)]
+        with collected(problems):
+            gpu_ids = opt.gpu_ids if opt and "gpu_ids" in typed else None
+            device = distributed.choose_device(gpu_ids)
         if problems:
             parser.error("\n".join(problems))
-        opt.gpu_ids = [opt.device.index] if opt.device.type == "cuda" else []
+        opt.device, opt.gpu_ids = device, [device.index] if device.type == "cuda" else []
         self.mention_ignored(opt, typed)
         return opt
 
-    def finish(self, opt: argparse.Namespace, typed: set[str], parser: Parser) -> list[str]:
-        """Settle the values that follow from others; returns the problems found on the way."""
+    def finish(
+        self, opt: argparse.Namespace, typed: set[str], parser: Parser, problems: list[str]
+    ) -> None:
+        """Settle the values that follow from others; problems met on the way are appended."""
         opt.isTrain = self.isTrain
-        problems = []
-        try:
-            opt.name += "_" + opt.suffix.format(**vars(opt)) if opt.suffix else ""
-        except (KeyError, IndexError, ValueError) as error:
-            problems.append(
-                f"--suffix {opt.suffix} asks for {error}; between braces it takes option names, "
-                "as in {model}_{netG}_size{load_size}"
-            )
-        return problems
+        with collected(problems):
+            opt.name = full_name(opt)
 
     def build_parser(self, argv: Sequence[str]) -> Parser:
         """The whole tree for the model and the data set that `argv` names."""
         parser = Parser(
             prog=self.program,
+            usage="%(prog)s --dataroot DIR --name NAME --model MODEL [options]",
             description=self.__doc__,
             formatter_class=HelpFormatter,
             add_help=False,
+            conflict_handler="resolve",  # a plug-in's option wins over one of ours
         )
         self.initialize(parser)
         for setter in (self._model_setter, self._dataset_setter):
@@ -127,7 +126,7 @@ class BaseOptions:
         add("--n_layers_D", type=int, default=3, help="depth of --netD n_layers")
         add(
             "--norm",
-            type=lambda name: NORM_ALIASES.get(name, name),
+            type=canonical_norm,
             default="instance",
             choices=NORMS,
             help="norm layer; for batch norm on several GPUs syncbatch",
@@ -173,6 +172,29 @@ class BaseOptions:
             )
 
 
+@contextmanager
+def collected(problems: list[str]) -> Iterator[None]:
+    """Within this block a UserError becomes one more problem."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(str(error))
+
+
+def full_name(opt: argparse.Namespace) -> str:
+    """--name with its --suffix; UserError if that asks for what is no option."""
+    try:
+        return opt.name + ("_" + opt.suffix.format(**vars(opt)) if opt.suffix else "")
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"--suffix {opt.suffix} asks for {error}; between braces it takes option names, as in "
+            "{model}_{netG}_size{load_size}"
+        ) from None
+
+
 def count_or_inf(text: str) -> int | float:
     """A whole number, or inf for no limit."""
-    return float("inf") if text == "inf" else int(text)
+    try:
+        return float("inf") if text == "inf" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number, nor inf") from None

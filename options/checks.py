@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import data
 import models
-from models.networks import DISCRIMINATORS, GENERATORS
+from models.networks import GENERATORS
 
 # option: the least value that makes sense
 AT_LEAST = {
@@ -16,16 +16,21 @@ AT_LEAST = {
     "lambda_gp": 0, "pool_size": 0, "print_freq": 1, "display_freq": 1, "update_html_freq": 1,
     "save_latest_freq": 1, "save_epoch_freq": 1,
 }  # fmt: skip
+AT_MOST = {"seed": 2**63 - 1}
 
 
 def problems(opt: argparse.Namespace) -> list[str]:
     """Every contradictory or impossible option of `opt`, one sentence each."""
+    model = models.find_model_using_name(opt.model)
+    dataset = data.find_dataset_using_name(opt.dataset_mode)
     found = [*_ranges(opt), *_sizes(opt)]
-    for part in (
-        models.find_model_using_name(opt.model),
-        data.find_dataset_using_name(opt.dataset_mode),
-    ):
-        found += part.check_options(opt)
+    missing = [side for side in model.needs if side not in dataset.provides]
+    if missing:
+        found.append(
+            f"--model {opt.model} needs images {' and '.join(model.needs)}, and --dataset_mode "
+            f"{opt.dataset_mode} gives {' and '.join(dataset.provides)} only; choose another"
+        )
+    found += [*model.check_options(opt), *dataset.check_options(opt)]
     if opt.isTrain:
         found += _schedule(opt)
     elif opt.aspect_ratio <= 0:
@@ -40,6 +45,9 @@ def _ranges(opt: argparse.Namespace) -> Iterator[str]:
         value = getattr(opt, name, None)
         if value is not None and not value >= least:
             yield f"--{name} {value} is too small; it must be at least {least}"
+    for name, most in AT_MOST.items():
+        if getattr(opt, name) > most:
+            yield f"--{name} {getattr(opt, name)} is too large; it must be at most {most}"
 
 
 def _sizes(opt: argparse.Namespace) -> Iterator[str]:
@@ -50,12 +58,11 @@ def _sizes(opt: argparse.Namespace) -> Iterator[str]:
             "lower one or raise the other"
         )
     flag = {"scale_width": "load_size", "none": None}.get(opt.preprocess, "crop_size")
-    known = opt.netG in GENERATORS and opt.netD in DISCRIMINATORS  # not a plug-in's own default
-    if flag and known and getattr(opt, flag) > 0:
-        yield from _fits_networks(opt, flag, getattr(opt, flag))
+    if flag and opt.netG in GENERATORS and getattr(opt, flag) > 0:  # no plug-in's own generator
+        yield from _fits_generator(opt, flag, getattr(opt, flag))
 
 
-def _fits_networks(opt: argparse.Namespace, flag: str, size: int) -> Iterator[str]:
+def _fits_generator(opt: argparse.Namespace, flag: str, size: int) -> Iterator[str]:
     multiple = GENERATORS[opt.netG].multiple
     if size % multiple:
         fitting = max(multiple, round(size / multiple) * multiple)
@@ -64,13 +71,8 @@ def _fits_networks(opt: argparse.Namespace, flag: str, size: int) -> Iterator[st
             f"pixel is left and needs a multiple of {multiple}; use {fitting}, or another --netG"
         )
     least = GENERATORS[opt.netG].minimum
-    if opt.isTrain:
-        least = max(least, DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D))
     if size < least and not size % multiple:
-        yield (
-            f"--{flag} {size} is too small for --netG {opt.netG} and --netD {opt.netD}; use "
-            f"{least} or more"
-        )
+        yield f"--{flag} {size} is too small for --netG {opt.netG}; use {least} or more"
 
 
 def _schedule(opt: argparse.Namespace) -> Iterator[str]:
@@ -81,5 +83,7 @@ def _schedule(opt: argparse.Namespace) -> Iterator[str]:
             f"where --continue_train goes on) and the last is {last} (--n_epochs "
             f"{opt.n_epochs} + --n_epochs_decay {opt.n_epochs_decay}); raise one of these two"
         )
+    if opt.lr_policy == "cosine" and opt.n_epochs == 0:
+        yield "--lr_policy cosine needs --n_epochs 1 or more, its half period"
     if not 0 <= opt.beta1 < 1:
         yield f"--beta1 {opt.beta1} must be at least 0 and below 1"

@@ -36,10 +36,11 @@ class Parser(argparse.ArgumentParser):
 
     def accepts(self, dest: str, value: Any) -> bool:
         """Whether `value`, read from a file, is one that `dest` could have."""
+        default = self.get_default(dest)
         for action in self._actions:
             if action.dest == dest:
                 fits = not action.choices or value in action.choices
-                return type(value) is type(self.get_default(dest)) and fits
+                return value == default or (type(value) is type(default) and fits)
         return False
 
     def flag(self, dest: str, value: Any) -> str:
@@ -71,5 +72,5 @@ def _unknown_argument(argument: str, known: Sequence[str]) -> str:
     hint = f"did you mean {' or '.join(close)}?" if close else "--help lists the options"
     owners = models.owners_of(name)
     if owners:
-        hint = f"it belongs to --model {' or '.join(owners)}"
+        hint = f"it belongs to the training of --model {' or '.join(owners)}"
     return f"unknown option {name}: {hint}"

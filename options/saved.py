@@ -1,4 +1,4 @@
-"""What ran, written beside its checkpoints: {phase}_opt.txt for people, .json for programs."""
+"""What ran, written beside it: train_opt.txt or test_opt.txt for people, .json for programs."""
 
 import argparse
 import json
@@ -10,15 +10,18 @@ from util import checkpoint
 from util.errors import UserError
 
 
-def save_options(opt: argparse.Namespace, folder: Path) -> None:
+def save_options(
+    opt: argparse.Namespace, folder: Path, suffixes: Sequence[str] = (".txt", ".json")
+) -> None:
     """Write the final options: beside the checkpoints when training, else beside the results."""
-    stem = "train" if opt.isTrain else opt.phase
+    stem = "train_opt" if opt.isTrain else "test_opt"
     values = {key: _plain(value) for key, value in sorted(vars(opt).items())}
     lines = ["----------------- Options ---------------"]
     lines += [f"{key:>25}: {value}" for key, value in values.items()]
     lines += ["----------------- End -------------------", ""]
-    checkpoint.write_text(folder / f"{stem}_opt.txt", "\n".join(lines))
-    checkpoint.write_text(folder / f"{stem}_opt.json", json.dumps(values, indent=1) + "\n")
+    texts = {".txt": "\n".join(lines), ".json": json.dumps(values, indent=1) + "\n"}
+    for suffix in suffixes:
+        checkpoint.write_text(folder / (stem + suffix), texts[suffix])
 
 
 def read_options(

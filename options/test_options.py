@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from options.base_options import BaseOptions, count_or_inf
+from options.base_options import BaseOptions, count_or_inf, full_name
 from options.parser import Parser
 from options.saved import read_options
 from util import checkpoint
@@ -11,7 +11,6 @@ from util import checkpoint
 # What a checkpoint fixes: typed differently, it is an error. The others are better defaults.
 NETWORK = ("input_nc", "output_nc", "ngf", "netG", "norm", "no_dropout")
 DEFAULTS = ("direction", "crop_size")
-SAME = {("norm", "batch", "syncbatch"), ("norm", "syncbatch", "batch")}  # checkpoints interchange
 
 
 class TestOptions(BaseOptions):
@@ -29,29 +28,46 @@ class TestOptions(BaseOptions):
         add("--num_test", type=count_or_inf, default=float("inf"), help="how many images to test")
         add("--aspect_ratio", type=float, default=1.0, help="width over height of the results")
         add("--eval", action="store_true", help="fixed batch norm and no dropout, as model.eval()")
-        parser.set_defaults(model="test")
+        parser.set_defaults(model="test", load_size=parser.get_default("crop_size"))
 
     def build_parser(self, argv: Sequence[str]) -> Parser:
         """The tree, with what training saved beside the checkpoint as defaults."""
         parser = super().build_parser(argv)
         opt, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
-        super().finish(opt, set(), parser)
-        kept = read_options(checkpoint.folder(opt), NETWORK + DEFAULTS, parser.accepts)
-        self.trained = {k: v for k, v in kept.items() if k in NETWORK}
-        parser.set_defaults(**kept)
-        parser.set_defaults(load_size=parser.get_default("crop_size"))
+        opt.name = full_name(opt)
+        self.saved_in = checkpoint.folder(opt)
+        saved = read_options(self.saved_in, (*NETWORK, *DEFAULTS), parser.accepts)
+        if opt.model == "test" and opt.model_suffix == "_B" and saved:  # CycleGAN's B to A
+            saved["input_nc"], saved["output_nc"] = saved["output_nc"], saved["input_nc"]
+        self.trained = {k: v for k, v in saved.items() if k in NETWORK}
+        own_load_size = parser.get_default("load_size") != parser.get_default("crop_size")
+        parser.set_defaults(**saved)
+        if not own_load_size:  # the whole picture, unless a model or data set has its own default
+            parser.set_defaults(load_size=parser.get_default("crop_size"))
+        self.load_follows_crop = not own_load_size
         return parser
 
-    def finish(self, opt: argparse.Namespace, typed: set[str], parser: Parser) -> list[str]:
+    def finish(
+        self, opt: argparse.Namespace, typed: set[str], parser: Parser, problems: list[str]
+    ) -> None:
         """One image at a time, in order, uncropped; and no flag may contradict the checkpoint."""
-        problems = super().finish(opt, typed, parser)
-        if "load_size" not in typed:
+        super().finish(opt, typed, parser, problems)
+        if self.load_follows_crop and "load_size" not in typed:
             opt.load_size = opt.crop_size
         opt.num_threads, opt.batch_size = 0, 1
         opt.serial_batches, opt.no_flip = True, True
-        return problems + [
-            f"{parser.flag(key, vars(opt)[key])} contradicts the checkpoints in "
-            f"{checkpoint.folder(opt)}, trained with {parser.flag(key, value)}; leave the flag out"
+        problems += [
+            f"{parser.flag(key, vars(opt)[key])} contradicts the checkpoints in {self.saved_in}, "
+            f"trained with {parser.flag(key, value)}; leave the flag out"
             for key, value in self.trained.items()
-            if key in typed and vars(opt)[key] != value and (key, vars(opt)[key], value) not in SAME
+            if key in typed and not interchangeable(key, vars(opt)[key], value, opt.netG)
         ]
+
+
+def interchangeable(key: str, typed: object, trained: object, netG: str) -> bool:
+    """Whether weights trained with one value of an option work with another."""
+    if key == "norm" and {typed, trained} <= {"batch", "syncbatch"}:
+        return True
+    if key == "no_dropout" and netG.startswith("unet"):
+        return True  # dropout is no part of a U-Net's keys
+    return typed == trained

@@ -3,10 +3,9 @@
 import argparse
 
 from models.networks import GAN_MODES, LR_POLICIES
-from options.base_options import BaseOptions
+from options.base_options import BaseOptions, collected
 from options.parser import Parser
 from util import checkpoint, distributed
-from util.errors import UserError
 
 GETTING_STARTED = """needs --dataroot, the folder of the data set, for example:
   python scripts/make_demo_dataset.py      # draws a small data set of facades
@@ -69,22 +68,23 @@ class TrainOptions(BaseOptions):
         group.add_argument("--display_env", default="main", help=argparse.SUPPRESS)
         group.add_argument("--display_port", type=int, default=8097, help=argparse.SUPPRESS)
 
-    def finish(self, opt: argparse.Namespace, typed: set[str], parser: Parser) -> list[str]:
+    def finish(
+        self, opt: argparse.Namespace, typed: set[str], parser: Parser, problems: list[str]
+    ) -> None:
         """Settle norm and batch for this number of ranks, and the epoch to continue with."""
-        problems = super().finish(opt, typed, parser)
-        try:
+        super().finish(opt, typed, parser, problems)
+        with collected(problems):
             opt.norm = distributed.norm_for_job(opt.norm, typed="norm" in typed)
-            if opt.global_batch_size is not None:
-                opt.batch_size = distributed.split_batch(opt.global_batch_size)
-        except UserError as error:
-            problems.append(str(error))
         if opt.global_batch_size is None:
             opt.global_batch_size = opt.batch_size * distributed.world_size()
         elif "batch_size" in typed:
             problems.append("--batch_size (per process) and --global_batch_size: type one of them")
+        else:
+            with collected(problems):
+                opt.batch_size = distributed.split_batch(opt.global_batch_size)
         if opt.continue_train and "epoch_count" not in typed:
-            opt.epoch_count = distributed.from_main(lambda: self._next_epoch(opt))
-        return problems
+            with collected(problems):
+                opt.epoch_count = distributed.from_main(lambda: self._next_epoch(opt))
 
     @staticmethod
     def _next_epoch(opt: argparse.Namespace) -> int:

@@ -104,7 +104,7 @@ def test_help_shows_the_data_set_s_own_options(capsys, here):
 def test_unknown_options_get_a_suggestion(capsys, here):
     error = error_of(capsys, "train", "--dataroot", "x", "--btach_size", "4", "--lambda_L1", "9")
     assert "--btach_size: did you mean --batch_size" in error
-    assert "--lambda_L1: it belongs to --model" in error and "pix2pix" in error
+    assert "--lambda_L1: it belongs to the training of --model" in error and "pix2pix" in error
     assert "usage" not in error and "unexpected argument" not in error
 
 
@@ -112,10 +112,11 @@ def test_all_problems_are_reported_together(capsys, here):
     error = error_of(
         capsys, "train", "--dataroot", "x", "--model", "cycle_gan", "--crop_size", "300",
         "--epoch_count", "201", "--input_nc", "1", "--netG", "unet_256", "--batch_size", "0",
-        "--suffix", "{nothing}", "--no_such",
+        "--suffix", "{nothing}", "--no_such", "--gpu_ids", "77", "--seed", "9" * 30,
     )  # fmt: skip
     for part in ("--crop_size 300 is larger", "multiple of 256", "--epoch_count", "200",
-                 "--lambda_identity 0.5", "--batch_size 0", "{nothing}", "--no_such"):  # fmt: skip
+                 "--lambda_identity 0.5", "--batch_size 0", "{nothing}", "--no_such", "no GPU 77",
+                 "--seed 999"):  # fmt: skip
         assert part in error, part
 
 
@@ -135,6 +136,9 @@ def test_unet_sizes(capsys, here):
 def test_images_too_small_for_the_networks(capsys, here):
     """A PatchGAN of n halvings keeps a 2 x 2 map for its last two convolutions from 3 · 2**n."""
     argv = ["--dataroot", "x", "--load_size", "300", "--crop_size"]
+    template = ["--model", "template"]  # has no discriminator
+    assert parse("train", *argv, "5", *template).crop_size == 5
+    assert "use 5 or more" in error_of(capsys, "train", *argv, "4", *template)
     assert "use 24 or more" in error_of(capsys, "train", *argv, "23")
     assert parse("train", *argv, "24").crop_size == 24
     more = ["--netD", "n_layers", "--n_layers_D", "5"]
@@ -222,6 +226,35 @@ def test_batch_and_syncbatch_do_not_contradict_each_other(trained):
     (trained / "train_opt.json").write_text(json.dumps(saved | {"norm": "syncbatch"}))
     argv = ["--dataroot", "x", "--name", "t", "--model", "pix2pix", "--norm", "batch"]
     assert parse("test", *argv).norm == "batch"
+
+
+def test_dropout_of_a_unet_may_be_switched_off_for_testing(here):
+    """It is no part of the keys; in a ResNet it moves them."""
+    for netG, crop in {"unet_128": "128", "resnet_6blocks": "64"}.items():
+        argv = ["--netG", netG, "--crop_size", crop, "--load_size", crop, "--name", netG]
+        folder = Path("checkpoints", netG)
+        folder.mkdir(parents=True)
+        save_options(parse("train", "--dataroot", "x", "--model", "pix2pix", *argv), folder)
+    argv = ["--dataroot", "x", "--model", "pix2pix", "--no_dropout"]
+    assert parse("test", *argv, "--name", "unet_128").no_dropout is True
+    with pytest.raises(SystemExit):
+        parse("test", *argv, "--name", "resnet_6blocks")
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [("_A", (1, 3)), ("_B", (3, 1))])
+def test_each_direction_of_a_cycle_gan_has_its_own_channels(suffix, channels, here):
+    argv = ["--input_nc", "1", "--output_nc", "3", "--lambda_identity", "0", "--name", "c"]
+    Path("checkpoints/c").mkdir(parents=True)
+    save_options(parse("train", "--dataroot", "x", *argv), Path("checkpoints/c"))
+    opt = parse("test", "--dataroot", "x", "--name", "c", "--model_suffix", suffix)
+    assert (opt.input_nc, opt.output_nc) == channels
+
+
+def test_the_whole_picture_is_tested_unless_the_user_says_otherwise(here):
+    argv = ["--dataroot", "x", "--model", "pix2pix"]
+    assert parse("test", *argv).load_size == 256
+    assert parse("test", *argv, "--crop_size", "512").load_size == 512
+    assert parse("test", *argv, "--load_size", "512").crop_size == 256
 
 
 @pytest.mark.parametrize("content", ["not json", "[1]", '{"netG": 5}', '{"ngf": "wide"}'])

@@ -156,10 +156,62 @@ def test_a_file_with_a_mistake_of_its_own_shows_that_mistake(tmp_path, monkeypat
         models.find_model_using_name("broken")
 
 
-def test_the_example_files_say_what_to_copy(here):
-    root = Path(models.__file__).parent.parent
-    for path in ("models/template_model.py", "data/template_dataset.py"):
-        assert "copy" in (root / path).read_text().lower()
+CRITIC = """
+import torch
+from models.pix2pix_model import Pix2PixModel
+
+
+class CriticModel(Pix2PixModel):
+    @staticmethod
+    def modify_commandline_options(parser, is_train=True):
+        Pix2PixModel.modify_commandline_options(parser, is_train)
+        parser.set_defaults(netG='mine', gan_mode='wgangp')
+        parser.add_argument('--lambda_gp', type=float, default=3.5)  # there is one here by now
+        return parser
+
+    def __init__(self, opt):
+        opt.netG = 'resnet_6blocks'
+        Pix2PixModel.__init__(self, opt)
+        self.learning_rate = 0.1  # names that a user may have chosen
+        self.metric_names = ['a']
+        self.netG = torch.nn.DataParallel(self.netG, self.gpu_ids)
+        self.teacher = torch.nn.Conv2d(3, 3, 1)  # in no list
+        self.steps = 0
+
+    def backward_D(self):
+        self.set_requires_grad([self.netG, None])
+        Pix2PixModel.backward_D(self)
+        self.set_requires_grad(self.netG, True)
+
+    def optimize_parameters(self):
+        self.steps += 1
+        self.forward()
+        self.optimizer_D.zero_grad()
+        self.backward_D()
+        self.optimizer_D.step()
+        if self.steps % 2 == 0:  # so there is no loss_G_GAN after the first step
+            self.optimizer_G.zero_grad()
+            self.forward()
+            self.backward_G()
+            self.optimizer_G.step()
+"""
+
+
+def test_a_subclass_of_pix2pix_with_habits_of_its_own(tmp_path, monkeypatch, aligned, here):
+    (tmp_path / "critic_model.py").write_text(CRITIC)
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    argv = ["--dataroot", str(aligned), "--name", "n", "--model", "critic"]
+    tiny = [a for a in TINY if a not in ("--netG", "resnet_6blocks")]
+    try:
+        tiny += ["--print_freq", "4"]
+        train.main([*argv, *tiny, *TWO_EPOCHS, "--lambda_gp", "2"])
+        assert "lambda_gp: 2.0" in Path("checkpoints/n/train_opt.txt").read_text()
+        state = torch.load("checkpoints/n/latest_net_G.pth", weights_only=True)
+        assert not any(key.startswith("module.") for key in state)
+        test.main(argv)
+        train.main([*argv, *tiny, "--continue_train", "--n_epochs", "3", "--n_epochs_decay", "0"])
+    finally:
+        sys.modules.pop("models.critic_model", None)
 
 
 def test_pictures_of_a_plug_in_may_be_grey(here):

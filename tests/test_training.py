@@ -1,12 +1,13 @@
 """train.py as a whole, on tiny data."""
 
 import csv
+import os
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, TWO_EPOCHS
+from conftest import TINY, TWO_EPOCHS, write_pictures
 
 import train
 from models import create_model
@@ -132,6 +133,37 @@ def test_continue_train_goes_on_at_the_right_epoch(aligned, here, capsys):
     assert (here / "checkpoints/n/loss_log.txt").read_text().count("====== Training Loss") == 2
 
 
+def csv_rows(name):
+    return list(csv.DictReader(Path("checkpoints", name, "losses.csv").open()))
+
+
+def test_going_back_to_an_earlier_epoch_drops_the_rows_after_it(aligned, here):
+    run(aligned, "n", "--save_epoch_freq", "1")
+    run(aligned, "n", "--continue_train", "--epoch", "1")
+    assert [int(row["total_iters"]) for row in csv_rows("n")] == list(range(1, 11))
+
+
+def test_a_continued_run_with_other_losses_keeps_one_table(aligned, here):
+    run(aligned, "n")
+    run(aligned, "n", "--continue_train", "--n_epochs_decay", "2", "--gan_mode", "wgangp")
+    rows = csv_rows("n")
+    assert [row["D_gp"] == "" for row in rows] == [True] * 10 + [False] * 5
+    assert all(None not in row for row in rows)
+
+
+def test_a_new_run_of_the_same_name_starts_a_new_table(aligned, here):
+    run(aligned, "n")
+    run(aligned, "n")
+    assert len(csv_rows("n")) == 10
+
+
+def test_file_names_that_are_no_unicode(here, tmp_path):
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    write_pictures(root / "train", 1, width=64)
+    run(root, "n", "--checkpoints_dir", os.fsdecode(b"check\xe9"))
+    assert Path(os.fsdecode(b"check\xe9"), "n", "latest_net_G.pth").exists()
+
+
 def test_continue_train_from_weights_alone_starts_from_them(aligned, here):
     run(aligned, "n")
     for state in (here / "checkpoints/n").glob("*_train_state.pth"):
@@ -161,11 +193,11 @@ def test_plateau_follows_the_mean_generator_loss_of_the_epoch(aligned, here):
     model.update_learning_rate()
     assert model.metric == 4.0
     for _ in range(6):  # patience 5: the sixth epoch in a row without progress lowers the rate
-        assert model.learning_rate() == opt.lr
+        assert model.optimizers[0].param_groups[0]["lr"] == opt.lr
         model.loss_G = torch.tensor(4.0)
         model.end_step()
         model.update_learning_rate()
-    assert model.learning_rate() == pytest.approx(opt.lr * 0.2)
+    assert model.optimizers[0].param_groups[0]["lr"] == pytest.approx(opt.lr * 0.2)
 
 
 def test_identity_loss_off_leaves_it_out(unaligned, here):
@@ -195,8 +227,6 @@ def test_the_other_models_train(model, aligned, here):
 
 @pytest.mark.parametrize("shape", [(45, 37), (33, 50)])
 def test_images_of_odd_sizes_train(shape, unaligned, tmp_path, here):
-    from conftest import write_pictures
-
     root = tmp_path / "odd"
     for part in ("trainA", "trainB"):
         write_pictures(root / part, 2, *shape)
@@ -212,7 +242,7 @@ def test_a_name_that_leads_nowhere_is_a_clear_error(aligned, here):
     model.model_names, model.loss_names = ["G"], ["magic"]
     model.setup(opt)
     with pytest.raises(UserError, match="loss_names has 'magic'.*self.loss_magic"):
-        model.check_names()
+        model.get_current_losses()
 
 
 def test_importing_and_running_with_a_list_of_arguments_works(aligned, here):

@@ -57,8 +57,7 @@ def test_save_image_keeps_the_old_file_if_writing_fails(tmp_path, monkeypatch):
     util.save_image(np.full((2, 2, 3), 7, np.uint8), str(path))
 
     def disk_full(self, target, **_):
-        with open(target, "wb") as file:
-            file.write(b"half a f")
+        target.write(b"half a f")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", disk_full)
@@ -82,7 +81,7 @@ def test_mkdirs_takes_one_path_or_several(tmp_path):
 
 def test_mkdir_over_a_file_is_a_user_error(tmp_path):
     (tmp_path / "a").write_text("")
-    with pytest.raises(UserError, match="cannot make the folder .*a: File exists"):
+    with pytest.raises(UserError, match="cannot write .*a: File exists"):
         util.mkdir(str(tmp_path / "a"))
 
 

@@ -7,11 +7,8 @@ half a file.
 """
 
 import argparse
-import os
 import pickle
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from torch import Tensor, nn
 
 from util import distributed
 from util.errors import UserError
+from util.files import encoded, replacing, writing
 
 PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel, DistributedDataParallel and compile
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
@@ -42,23 +40,10 @@ def weights_path(directory: Path, tag: str, name: str) -> Path:
     return Path(directory) / f"{tag}_net_{name}.pth"
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a failed write of `path` into a UserError that says why and what to do."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"cannot write {path}: {reason}; free some space, mend the permissions, or choose "
-            "another place with --checkpoints_dir (train.py) or --results_dir (test.py)"
-        ) from None
-
-
 @distributed.main_only
 def make_folder(path: Path) -> None:
     """Make a folder that can be written to; UserError if that cannot be."""
-    probe = Path(path) / f".writable.{os.getpid()}"
+    probe = Path(path) / ".writable.tmp"
     with writing(path):
         Path(path).mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -68,13 +53,15 @@ def make_folder(path: Path) -> None:
 @distributed.main_only
 def write_text(path: Path, text: str) -> None:
     """Write a small text file, whole or not at all."""
-    _write(path, lambda file: file.write(text.encode("utf-8")))
+    with writing(path), replacing(path, durable=True) as file:
+        file.write(encoded(text))
 
 
 @distributed.main_only
 def save(value: Any, path: Path) -> None:
     """torch.save, whole or not at all."""
-    _write(path, lambda file: torch.save(value, file))
+    with writing(path), replacing(path, durable=True) as file:
+        torch.save(value, file)
 
 
 def save_weights(net: nn.Module, path: Path) -> None:
@@ -101,7 +88,7 @@ def load(path: Path) -> Any:
             f"{path} is not a checkpoint of plain weights: it is damaged, or needs code to be "
             "loaded, which is refused; save it again as a state dict of tensors"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except Exception:  # what damaged bytes lead torch's reader to is anybody's guess
         raise UserError(f"{path} is damaged or not a checkpoint; copy or train it again") from None
 
 
@@ -120,10 +107,10 @@ def load_weights(net: nn.Module, path: Path, explain: Explain | None = None) -> 
     state = load(path)
     if not _is_state_dict(state):
         raise UserError(f"{path} holds no state dict (names with tensors), so it is no network")
-    state = {_strip(key): value for key, value in state.items()}
     net = distributed.unwrap(net)
-    _drop_old_instance_norm(net, state)
     expected = net.state_dict()
+    state = {key if key in expected else _strip(key): value for key, value in state.items()}
+    _drop_old_instance_norm(net, state)
     problem = _mismatch(expected, state)
     if problem:
         hint = explain(expected, state) if explain else ""
@@ -150,24 +137,10 @@ def load_train_state(directory: Path, tag: str) -> dict[str, int] | None:
     if not path.exists():
         return None
     state = load(path)
-    if not isinstance(state, dict) or {"next_epoch", "total_iters"} - state.keys():
+    numbers = isinstance(state, dict) and [state.get(k) for k in ("next_epoch", "total_iters")]
+    if not numbers or not all(type(number) is int for number in numbers):
         raise UserError(f"{path} holds no training state; remove it to start from the weights only")
     return state
-
-
-def _write(path: Path, write: Callable[[Any], object]) -> None:
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        try:
-            with open(temporary, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            with suppress(OSError):  # gone already, unless the write failed
-                temporary.unlink()
 
 
 def _what_is_there(path: Path) -> str:

@@ -7,3 +7,7 @@ class UserError(Exception):
     Its text is the whole message: what was wrong, with the path or the flag and its value, and
     what to do. Programs end with that message and exit status 2, without a traceback.
     """
+
+
+class ImageSizeError(UserError):
+    """A network cannot take an image of this size; who knows the image's name adds it."""

@@ -21,13 +21,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
-from util.errors import UserError
+from util.files import replacing, writing
 
 if TYPE_CHECKING:
     import jinja2
@@ -68,10 +68,10 @@ class TrainingPage:
         """Write the shell, and start or mend data.js."""
         self.folder = Path(web_dir)
         self._failed = False
-        with _user_error(self.folder, "turn the page off with --no_html"):
+        with writing(self.folder, "turn the page off with --no_html"):
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
             _keep_entries(self.folder / "data.js", resume_at)
-            with _replacing(self.folder / "index.html") as file:
+            with replacing(self.folder / "index.html") as file:
                 file.write(_training_shell(title, options or {}, image_size, refresh_seconds))
 
     def add_losses(self, epoch: int, total_iters: int, losses: Mapping[str, float]) -> None:
@@ -104,7 +104,7 @@ class TrainingPage:
         """Write one image; returns its address as seen from the page."""
         stem = _percent_encoded(name, safe="")  # so that "a/b" is a file, and not that of "a_b"
         file_name = f"epoch{epoch:03d}_{stem}.png"
-        with _replacing(self.folder / "images" / file_name) as file:
+        with replacing(self.folder / "images" / file_name) as file:
             Image.fromarray(image).save(file, format="PNG")
         return f"images/{_percent_encoded(file_name)}"
 
@@ -192,35 +192,10 @@ class ResultsPage:
         self._file.write(_encoded(html))
 
     def _errors(self) -> AbstractContextManager[None]:
-        return _user_error(self.folder, "choose another place with --results_dir")
+        return writing(self.folder, "choose another place with --results_dir")
 
 
 # ---- writing ---------------------------------------------------------------------------------
-
-
-@contextmanager
-def _user_error(folder: Path, remedy: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"cannot write the page in {folder} ({reason}): make the folder writable, "
-            f"free some space, or {remedy}"
-        ) from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is complete; readers never see half of it."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _append_line(path: Path, line: bytes) -> None:
@@ -235,7 +210,7 @@ def _append_line(path: Path, line: bytes) -> None:
 def _keep_entries(path: Path, last: int | None) -> None:
     """Keep the lines of data.js up to `last` images seen (None: no line), and no damaged line."""
     keep = last is not None and path.exists()
-    with _replacing(path) as new, open(path if keep else os.devnull, "rb") as old:
+    with replacing(path) as new, open(path if keep else os.devnull, "rb") as old:
         new.writelines(line for line in old if _images_seen(line) <= last)
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data.loader import Loader
 from models.base_model import BaseModel
+from options.saved import save_options
 from util import checkpoint, distributed
 from util.loss_log import LossLog
 from util.pages import TrainingPage
@@ -26,7 +27,7 @@ def due(seen: int, step: int, every: int) -> bool:
 
 
 class Stopwatch:
-    """Splits time into waiting for data and computing."""
+    """Splits the time into waiting for data and all the rest."""
 
     def __init__(self) -> None:
         """Start."""
@@ -37,8 +38,8 @@ class Stopwatch:
         """Until now it was waiting."""
         self.waited += self._lap()
 
-    def step_ended(self) -> None:
-        """Until now it was computing."""
+    def work_ended(self) -> None:
+        """Until now it was working."""
         self.computed += self._lap()
 
     def _lap(self) -> float:
@@ -50,6 +51,11 @@ class Stopwatch:
     def total(self) -> float:
         """Seconds in all."""
         return self.waited + self.computed
+
+    @property
+    def share_waiting(self) -> float:
+        """The share of the time spent waiting for data, 0 to 1."""
+        return self.waited / self.total if self.total else 0.0
 
 
 class Progress:
@@ -65,9 +71,11 @@ class Progress:
         self.total_iters = distributed.from_main(self._images_seen_before)
         self.epoch, self.epoch_iter = opt.epoch_count, 0
         self.last_epoch = opt.n_epochs + opt.n_epochs_decay
-        self.log = distributed.on_main(LossLog, self.folder, resume=opt.continue_train)
-        self.page = self._open_page(self.total_iters if opt.continue_train else None)
         self.wandb = distributed.on_main(WandbLog, opt) if opt.use_wandb else None
+        self.resume_at = self.total_iters if opt.continue_train else None
+        self.log = distributed.on_main(LossLog, self.folder, self.resume_at)
+        save_options(opt, self.folder, suffixes=[".txt"])
+        self.page: TrainingPage | distributed.Nobody | None = None
         self.bar: tqdm | None = None
         self.run_clock, self.run_images = Stopwatch(), 0
 
@@ -89,9 +97,10 @@ class Progress:
     def batches(self, epoch: int) -> Iterator[Any]:
         """The batches of an epoch; the time they take to come is noted."""
         self.loader.set_epoch(epoch)
-        self.epoch, self.epoch_iter, self.shown = epoch, 0, False
-        self.learning_rate = self.model.learning_rate()
+        self.epoch, self.epoch_iter, self.shown, self.printed = epoch, 0, False, False
+        self.learning_rate = [o.param_groups[0]["lr"] for o in self.model.optimizers[:1]]
         self.epoch_clock, self.print_clock, self.print_images = Stopwatch(), Stopwatch(), 0
+        self.run_clock.work_ended()
         self.bar = self._new_bar()
         for batch in self.loader:
             for clock in self._clocks():
@@ -101,10 +110,12 @@ class Progress:
     def advance(self) -> None:
         """A step is done: count it, and print, show and save what is due."""
         images = min(self.opt.global_batch_size, len(self.loader) - self.epoch_iter)
+        if not self.run_images and not self.opt.no_html:
+            self.page = self._open_page()  # not before: it takes the place of an older run's
         self.model.end_step()
-        for clock in self._clocks():
-            clock.step_ended()
         self._count(images)
+        for clock in self._clocks():
+            clock.work_ended()
         if due(self.total_iters, images, self.opt.print_freq):
             self._print_losses()
         if due(self.total_iters, images, min(self.opt.display_freq, self.opt.update_html_freq)):
@@ -112,22 +123,26 @@ class Progress:
         if due(self.total_iters, images, self.opt.save_latest_freq):
             by_iter = self.opt.save_by_iter
             self._save(f"iter_{self.total_iters}" if by_iter else "latest", self.epoch)
+        for clock in self._clocks():
+            clock.work_ended()
 
     def end_epoch(self) -> None:
-        """Show and save what is due at the end of an epoch, and say how long it took."""
+        """Print, show and save what is due at the end of an epoch, and say how long it took."""
+        if not self.printed:
+            self._print_losses()
         if not self.shown:
             self._show()
-        last = self.epoch == self.last_epoch
-        if last or self.epoch % self.opt.save_epoch_freq == 0:
+        if self.epoch == self.last_epoch or self.epoch % self.opt.save_epoch_freq == 0:
             self._save("latest", self.epoch + 1)
             self._save(str(self.epoch), self.epoch + 1)
         self.bar.close()
         clock = self.epoch_clock
-        waiting = clock.waited / clock.total if clock.total else 0
+        clock.work_ended()
+        rate = "".join(f"; learning rate {rate:.2g}" for rate in self.learning_rate)
         distributed.say(
             f"epoch {self.epoch}/{self.last_epoch}: {timedelta(seconds=round(clock.total))}, "
-            f"{self.epoch_iter / max(clock.total, 1e-9):.2f} images/s, {waiting:.0%} of it waiting "
-            f"for data; learning rate {self.learning_rate:.2g}; time left {self._time_left()}"
+            f"{self.epoch_iter / max(clock.total, 1e-9):.2f} images/s, {clock.share_waiting:.0%} "
+            f"of it waiting for data{rate}; time left {self._time_left()}"
         )
 
     def _images_seen_before(self) -> int:
@@ -140,8 +155,6 @@ class Progress:
         return self.run_clock, self.epoch_clock, self.print_clock
 
     def _count(self, images: int) -> None:
-        if self.run_images == 0:
-            self.model.check_names()
         self.total_iters += images
         self.epoch_iter += images
         self.run_images += images
@@ -149,20 +162,18 @@ class Progress:
         self.bar.update(images)
 
     def _print_losses(self) -> None:
-        losses = self.model.get_current_losses()
-        clock, images = self.print_clock, self.print_images
+        self.printed = True
+        losses = self.model.get_current_losses()  # waits for the device: that is computing, too
+        for clock in self._clocks():
+            clock.work_ended()
+        clock, images = self.print_clock, max(self.print_images, 1)
         times = clock.computed / images, clock.waited / images
-        line = self.log.add(self.epoch, self.epoch_iter, self.total_iters, *times, losses)
+        distributed.say(self.log.add(self.epoch, self.epoch_iter, self.total_iters, *times, losses))
         if self.page:
             self.page.add_losses(self.epoch, self.total_iters, losses)
         if self.wandb:
             self.wandb.add_losses(self.total_iters, losses)
-        if self.bar.disable:
-            distributed.say(line)
-        else:
-            waiting = f"{clock.waited / clock.total:.0%} waiting for data"
-            shown = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
-            self.bar.set_postfix_str(f"{self._time_left()} left, {waiting}, {shown}")
+        self.bar.set_postfix_str(f"{self._time_left()} left, {clock.share_waiting:.0%} waiting")
         self.print_clock, self.print_images = Stopwatch(), 0
 
     def _show(self) -> None:
@@ -180,18 +191,17 @@ class Progress:
 
     def _save(self, tag: str, next_epoch: int) -> None:
         self.model.save_networks(tag)
+        save_options(self.opt, self.folder)  # with the weights they belong to, not before
         checkpoint.save_train_state(self.folder, tag, next_epoch, self.total_iters)
 
-    def _open_page(self, resume_at: int | None) -> TrainingPage | None:
-        if self.opt.no_html:
-            return None
+    def _open_page(self) -> TrainingPage | distributed.Nobody:
         return distributed.on_main(
             TrainingPage,
             Path(self.folder) / "web",
             title=self.opt.name,
             options=vars(self.opt),
             image_size=self.opt.display_winsize,
-            resume_at=resume_at,
+            resume_at=self.resume_at,
         )
 
     def _new_bar(self) -> tqdm:

@@ -1,7 +1,6 @@
 """Small helpers, among them those that people's own model and dataset files import."""
 
 import os
-import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from util.errors import UserError
+from util.files import replacing, writing
 
 
 def tensor2im(input_image: Any, imtype: type = np.uint8) -> Any:
@@ -54,17 +53,9 @@ def save_image(image_numpy: np.ndarray, image_path: str, aspect_ratio: float = 1
         image = image.resize((int(width * aspect_ratio), height), Image.Resampling.BICUBIC)
     elif aspect_ratio < 1:
         image = image.resize((width, int(height / aspect_ratio)), Image.Resampling.BICUBIC)
-    suffix = os.path.splitext(image_path)[1]
-    unfinished = f".{os.getpid()}-{threading.get_ident()}{suffix}"
-    unfinished = os.path.join(os.path.dirname(image_path), unfinished)
-    try:
-        image.save(unfinished)
-        os.replace(unfinished, image_path)
-    except OSError as error:
-        raise UserError(f"cannot write {image_path}: {error.strerror or error}") from error
-    finally:
-        if os.path.exists(unfinished):
-            os.remove(unfinished)
+    suffix = os.path.splitext(image_path)[1].lower()
+    with writing(image_path), replacing(image_path) as file:
+        image.save(file, format=Image.registered_extensions().get(suffix, "PNG"))
 
 
 def mkdirs(paths: str | Iterable[str]) -> None:
@@ -79,13 +70,8 @@ def mkdir(path: str) -> None:
     Raises:
         UserError: it cannot be made.
     """
-    try:
+    with writing(path):
         os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make the folder {path}: {error.strerror}; choose another place or mend the "
-            "permissions"
-        ) from error
 
 
 def diagnose_network(net: nn.Module, name: str = "network") -> None:
@@ -93,3 +79,11 @@ def diagnose_network(net: nn.Module, name: str = "network") -> None:
     gradients = [p.grad.abs().mean() for p in net.parameters() if p.grad is not None]
     print(name)
     print(float(torch.stack(gradients).mean()) if gradients else 0.0)
+
+
+def print_numpy(x: np.ndarray, val: bool = True, shp: bool = False) -> None:
+    """Print the statistics, and with `shp` the shape, of an array."""
+    if shp:
+        print(f"shape {x.shape}")
+    if val:
+        print(f"from {x.min():.4g} to {x.max():.4g}, mean {x.mean():.4g}, std {x.std():.4g}")

@@ -1,0 +1,53 @@
+"""Writing files so that a reader never sees half of one, and saying why if it cannot be done."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from util.errors import UserError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` once it is complete.
+
+    Args:
+        path: what to write; it has one writer at a time.
+        durable: wait until the disk has it, so that not even a power cut loses it.
+
+    Raises:
+        OSError: it cannot be written; what was at `path` is still there.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(unfinished, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]:
+    """Turn a failed write of `path` into a UserError that says why and what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        otherwise = remedy or "choose another place (--checkpoints_dir, --results_dir)"
+        raise UserError(
+            f"cannot write {path}: {reason}; free some space, mend the permissions, or {otherwise}"
+        ) from None
+
+
+def encoded(text: str) -> bytes:
+    """UTF-8, with the bytes of file names that are no valid Unicode as they were."""
+    return text.encode("utf-8", "surrogateescape")
