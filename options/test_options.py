@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from options.base_options import BaseOptions, count_or_inf, full_name
 from options.parser import Parser
 from options.saved import read_options
-from util import checkpoint
+from util import checkpoint, distributed
 
 # What a checkpoint fixes: typed differently, it is an error. The others are better defaults.
 NETWORK = ("input_nc", "output_nc", "ngf", "netG", "norm", "no_dropout")
@@ -36,7 +36,8 @@ class TestOptions(BaseOptions):
         opt, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
         opt.name = full_name(opt)
         self.saved_in = checkpoint.folder(opt)
-        saved = read_options(self.saved_in, (*NETWORK, *DEFAULTS), parser.accepts)
+        saved = read_options(self.saved_in, (*NETWORK, *DEFAULTS, "model"), parser.accepts)
+        self.trained_model = saved.pop("model", None)
         if opt.model == "test" and opt.model_suffix == "_B" and saved:  # CycleGAN's B to A
             saved["input_nc"], saved["output_nc"] = saved["output_nc"], saved["input_nc"]
         self.trained = {k: v for k, v in saved.items() if k in NETWORK}
@@ -62,6 +63,16 @@ class TestOptions(BaseOptions):
             for key, value in self.trained.items()
             if key in typed and not interchangeable(key, vars(opt)[key], value, opt.netG)
         ]
+
+
+    def mention_ignored(self, opt: argparse.Namespace, typed: set[str]) -> None:
+        """Say what a forgotten --model does."""
+        super().mention_ignored(opt, typed)
+        if "model" not in typed and self.trained_model not in (None, "test"):
+            distributed.say(
+                "without --model, the generator is applied to every picture under --dataroot; to "
+                f"test as in training: --model {self.trained_model}"
+            )
 
 
 def interchangeable(key: str, typed: object, trained: object, netG: str) -> bool:

@@ -1,5 +1,6 @@
 """train.py with float64 as the default type: rounding then hides nothing. Run by torchrun."""
 
+import functools
 import os
 import sys
 
@@ -17,4 +18,5 @@ if "--bypass_wrapper" in sys.argv:  # what the wrapper is for: plain batch norm 
     distributed.sync_batch_norm.convert = lambda net: net
 
 if __name__ == "__main__":
-    distributed.run(train.main)
+    for line in sys.argv[1:]:  # each argument is a command line
+        distributed.run(functools.partial(train.main, line.split()))

@@ -257,6 +257,13 @@ def test_the_whole_picture_is_tested_unless_the_user_says_otherwise(here):
     assert parse("test", *argv, "--load_size", "512").crop_size == 256
 
 
+def test_a_forgotten_model_is_mentioned(trained, capsys):
+    parse("test", "--dataroot", "x", "--name", "t")
+    assert "--model pix2pix" in capsys.readouterr().out
+    parse("test", "--dataroot", "x", "--name", "t", "--model", "test")
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("content", ["not json", "[1]", '{"netG": 5}', '{"ngf": "wide"}'])
 def test_a_damaged_options_file_is_one_message(trained, content, capsys):
     (trained / "train_opt.json").write_text(content)
