@@ -25,6 +25,8 @@ class BaseDataset(torch.utils.data.Dataset, ABC):
     worked example.
     """
 
+    provides: tuple[str, ...] = ("A", "B")  # the images in a sample, for models to compare with
+
     def __init__(self, opt: Namespace) -> None:
         """Keep the options; subclasses call this first and then list their files."""
         self.opt = opt

@@ -2,14 +2,14 @@
 
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from typing import Any
 
 from torchvision.transforms import functional as F
 
-from data.base_dataset import BaseDataset, get_transform
+from data.base_dataset import BaseDataset, channels, get_transform
 from data.image_folder import load_image, make_dataset
 from util.color import rgb_to_lab
-from util.errors import UserError
 
 
 class ColorizationDataset(BaseDataset):
@@ -24,19 +24,23 @@ class ColorizationDataset(BaseDataset):
         parser.set_defaults(input_nc=1, output_nc=2, direction="AtoB")
         return parser
 
+    @staticmethod
+    def check_options(opt: Namespace) -> Iterator[str]:
+        """A has one channel, B two; --model colorization, which wants more, says so itself."""
+        if opt.model != "colorization" and channels(opt) != (1, 2):
+            yield (
+                f"--input_nc {opt.input_nc} --output_nc {opt.output_nc} --direction "
+                f"{opt.direction}: in --dataset_mode {opt.dataset_mode} A is L (1 channel) and B "
+                "is ab (2 channels); leave these three options out"
+            )
+
     def __init__(self, opt: Namespace) -> None:
         """List the images.
 
         Raises:
-            UserError: other channels or another direction than L to ab; no images.
+            UserError: the folder is missing or empty.
         """
         super().__init__(opt)
-        if (opt.input_nc, opt.output_nc, opt.direction) != (1, 2, "AtoB"):
-            raise UserError(
-                f"--input_nc {opt.input_nc} --output_nc {opt.output_nc} --direction "
-                f"{opt.direction}: --dataset_mode colorization goes from L (1 channel) to ab "
-                "(2 channels); leave these three options out"
-            )
         self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
         self.transform = get_transform(opt, convert=False)
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from util.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
+IMG_EXTENSIONS = [ending for suffix in SUFFIXES for ending in (suffix, suffix.upper())]
 
 
 def is_image_file(filename: str) -> bool:
@@ -111,7 +112,7 @@ def load_image(path: str, mode: str = "RGB") -> Image.Image:
 
     Args:
         path: the file; the orientation that its EXIF data give is applied.
-        mode: "RGB" or "L". Transparency is dropped, 16-bit values are scaled to 8 bits.
+        mode: "RGB" or "L". Transparency is dropped, values of 16 bits are scaled to 8.
 
     Raises:
         UserError: the file cannot be read as an image, with its path and the reason.
@@ -128,6 +129,11 @@ def load_image(path: str, mode: str = "RGB") -> Image.Image:
         ) from error
 
 
+def default_loader(path: str) -> Image.Image:
+    """`load_image` under the name that people's own datasets import."""
+    return load_image(path)
+
+
 def reason(error: Exception) -> str:
     """Why reading failed, in a few words."""
     if isinstance(error, UnidentifiedImageError):
@@ -136,8 +142,12 @@ def reason(error: Exception) -> str:
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey values to 8 bits, which PIL's `convert` clips or truncates."""
+    """Scale 16-bit grey values to 8 bits, which PIL's `convert` clips or truncates.
+
+    Mode I holds 32 bits, in which some programs write what fits in 8: that is left as it is.
+    """
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image).astype(np.float64)
-    return Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
+    scale = 1 if image.mode == "I" and values.max() <= 255 else 257
+    return Image.fromarray((values / scale).round().clip(0, 255).astype(np.uint8))

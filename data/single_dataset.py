@@ -4,17 +4,19 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, channels, check_channels, get_transform
+from data.base_dataset import BaseDataset, check_channels, get_transform
 from data.image_folder import load_image, make_dataset
 
 
 class SingleDataset(BaseDataset):
-    """All images under --dataroot itself; --phase plays no part."""
+    """All images under --dataroot itself, inputs of the generator; --phase plays no part."""
+
+    provides = ("A",)
 
     @staticmethod
     def check_options(opt: Namespace) -> Iterator[str]:
         """Pictures are RGB or grey."""
-        return check_channels(opt, "input_nc" if opt.direction == "AtoB" else "output_nc")
+        return check_channels(opt, "input_nc")  # also of a generator that was trained from B to A
 
     def __init__(self, opt: Namespace) -> None:
         """List the images.
@@ -24,7 +26,7 @@ class SingleDataset(BaseDataset):
         """
         super().__init__(opt)
         self.A_paths = make_dataset(self.root, opt.max_dataset_size)
-        self.transform = get_transform(opt, grayscale=channels(opt)[0] == 1)
+        self.transform = get_transform(opt, grayscale=opt.input_nc == 1)
 
     def __len__(self) -> int:
         """The number of images."""

@@ -10,11 +10,11 @@ This one teaches a network to fill holes: A is a picture with a grey square in i
 import os
 import random
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, get_transform
+from data.base_dataset import BaseDataset, check_channels, get_transform
 from data.image_folder import load_image, make_dataset
-from util.errors import UserError
 
 
 class TemplateDataset(BaseDataset):
@@ -31,13 +31,24 @@ class TemplateDataset(BaseDataset):
         )
         return parser
 
+    @staticmethod
+    def check_options(opt: Namespace) -> Iterator[str]:
+        """Yield a sentence for each option that cannot work; all are shown at once."""
+        yield from check_channels(opt, "input_nc", "output_nc")
+        if opt.input_nc != opt.output_nc:
+            yield (
+                f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} differ, but "
+                f"--dataset_mode {opt.dataset_mode} makes A of B; use the same for both"
+            )
+        if not 0 < opt.hole_size <= 1:
+            yield f"--hole_size {opt.hole_size} is no part of an image; use 0.1 to 1"
+
     def __init__(self, opt: Namespace) -> None:
         """List the files here, and read them in __getitem__: that part runs in the workers."""
         super().__init__(opt)  # keeps opt as self.opt and opt.dataroot as self.root
-        if not 0 < opt.hole_size <= 1:
-            raise UserError(f"--hole_size {opt.hole_size} is no part of an image; use 0.1 to 1")
         self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
-        self.transform = get_transform(opt)  # resize, crop, flip as the options say; to [-1, 1]
+        # resize, crop, flip as the options say; to [-1, 1]
+        self.transform = get_transform(opt, grayscale=opt.input_nc == 1)
 
     def __len__(self) -> int:
         """The number of images."""

@@ -2,20 +2,40 @@
 
 from collections.abc import Mapping
 
-from torch import Tensor
+import torch
+from torch import Size, Tensor
+
+from models.networks import DISCRIMINATORS, GENERATORS, define_D, define_G
 
 
 def describe(state: Mapping[str, Tensor]) -> dict[str, object]:
     """The options that a network of this program was built with, as far as its weights show.
 
     Args:
-        state: a state dict; of an unknown network, what is returned means little.
+        state: a state dict.
 
     Returns:
-        Some of netG, netD, n_layers_D, norm, dropout, ngf, ndf, input_nc, output_nc.
+        Some of netG, netD, n_layers_D, norm, dropout, ngf, ndf, input_nc, output_nc and channels
+        (of a discriminator's input); nothing of a network that they would not build.
     """
+    options = _read(state)
+    return options if options and _shapes(_built(options)) == _shapes(state) else {}
+
+
+def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """The options in which two state dicts differ, as the end of an error message."""
+    here, there = describe(expected), describe(found)
+    same_kind = {"netG", "netD"} & here.keys() & there.keys()
+    flags = [_flag(key, there[key]) for key in there if there[key] != here.get(key)]
+    if not same_kind or not flags:
+        return "; it is of another architecture, choose the one it was trained with"
+    return f"; the file was trained with {' '.join(flags)}, so try that"
+
+
+def _read(state: Mapping[str, Tensor]) -> dict[str, object]:
+    """What the weights look like; of a network that is not ours, this means nothing."""
     convs = {key: w for key, w in state.items() if key.endswith(".weight") and w.dim() == 4}
-    if len(convs) < 2:
+    if len(convs) < 3:
         return {}
     first, *_, last = convs.values()
     options: dict[str, object] = {"norm": _norm(state, list(convs)[1])}
@@ -33,13 +53,22 @@ def describe(state: Mapping[str, Tensor]) -> dict[str, object]:
     return options | {"ngf": first.shape[0], "input_nc": first.shape[1]}
 
 
-def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """The options in which two state dicts differ, as the end of an error message."""
-    here, there = describe(expected), describe(found)
-    flags = [_flag(key, there[key]) for key in there if there[key] != here.get(key)]
-    if not flags:
-        return "; it is of another architecture, choose the one it was trained with"
-    return f"; the file was trained with {' '.join(flags)}, so try that"
+def _built(options: dict) -> Mapping[str, Tensor]:
+    """The state dict, without values, of the network of these options; empty if there is none."""
+    row = {"dropout": False, "n_layers_D": 3, **options}
+    with torch.device("meta"):
+        if row.get("netG") in GENERATORS:
+            sizes = row["input_nc"], row["output_nc"], row["ngf"]
+            return define_G(*sizes, row["netG"], row["norm"], row["dropout"]).state_dict()
+        if row.get("netD") in DISCRIMINATORS:
+            sizes = row["channels"], row["ndf"]
+            return define_D(*sizes, row["netD"], row["n_layers_D"], row["norm"]).state_dict()
+    return {}
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, Size]:
+    """Shapes of what is trained; running statistics come and go with the version of torch."""
+    return {k: w.shape for k, w in state.items() if k.endswith((".weight", ".bias"))}
 
 
 def _norm(state: Mapping[str, Tensor], second_conv: str) -> str:

@@ -27,7 +27,7 @@ def get_scheduler(optimizer: Optimizer, opt: Any) -> LRScheduler | ReduceLROnPla
             that the policy uses.
 
     Raises:
-        ValueError: no such lr_policy.
+        ValueError: no such lr_policy, or it cannot be with these numbers.
     """
     return choose(LR_POLICIES, opt.lr_policy, "lr_policy")(optimizer, opt)
 
@@ -52,7 +52,12 @@ def cosine(optimizer: Optimizer, opt: Any) -> LambdaLR:
     """Down to 0 after n_epochs along half a cosine (SGDR without restarts, arXiv 1608.03983).
 
     Epochs beyond n_epochs follow the cosine up again, as in torch's CosineAnnealingLR.
+
+    Raises:
+        ValueError: n_epochs, half a period, is 0.
     """
+    if opt.n_epochs < 1:
+        raise ValueError(f"n_epochs is {opt.n_epochs}; the cosine needs 1 or more")
 
     def factor(epoch: int) -> float:
         return (1 + math.cos(math.pi * (epoch - 1) / opt.n_epochs)) / 2

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import color
 
 import data
-from data.image_folder import load_image, make_dataset
+from data.image_folder import IMG_EXTENSIONS, default_loader, load_image, make_dataset
 from util.errors import UserError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -23,6 +23,7 @@ def options(root, **changes):
         dataroot=str(root),
         phase="train",
         dataset_mode="aligned",
+        model="pix2pix",
         direction="AtoB",
         input_nc=3,
         output_nc=3,
@@ -44,6 +45,12 @@ def options(root, **changes):
 def dataset(root, mode, **changes):
     opt = options(root, dataset_mode=mode, **changes)
     return data.find_dataset_using_name(mode)(opt)
+
+
+def complaints(mode, **changes):
+    """What a dataset says about options."""
+    opt = options(".", dataset_mode=mode, **changes)
+    return list(data.find_dataset_using_name(mode).check_options(opt))
 
 
 def write(path, *colours, width=8, height=8):
@@ -138,6 +145,23 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     path = saved(tmp_path, np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16))
     assert [p[0] for p in np.asarray(load_image(path))[0].tolist()] == [0, 1, 128, 255]
     assert np.asarray(load_image(path, "L"))[0].tolist() == [0, 1, 128, 255]
+
+
+def test_eight_bit_grey_in_32_bits_is_left_as_it_is(tmp_path):
+    for values, expected in (([0, 7, 255], [0, 7, 255]), ([0, 257, 65535], [0, 1, 255])):
+        path = saved(tmp_path, np.array([values], dtype=np.int32), name="a.tif")
+        with Image.open(path) as image:
+            assert image.mode == "I"
+        assert np.asarray(load_image(path, "L"))[0].tolist() == expected
+    dark = saved(tmp_path, np.array([[0, 100, 255]], dtype=np.uint16), name="16.tif")
+    assert np.asarray(load_image(dark, "L"))[0].tolist() == [0, 0, 1]
+
+
+def test_names_that_other_peoples_files_import(tmp_path):
+    image = default_loader(str(write(tmp_path / "a.png", RED)))
+    assert image.mode == "RGB" and image.getpixel((0, 0)) == RED
+    assert {".jpg", ".JPG", ".png", ".PNG", ".tiff", ".webp"} < set(IMG_EXTENSIONS)
+    assert "b.JPEG".endswith(tuple(IMG_EXTENSIONS)) and not "b.txt".endswith(tuple(IMG_EXTENSIONS))
 
 
 def test_one_bit_palette_cmyk_and_transparent_images(tmp_path):
@@ -297,8 +321,25 @@ def test_single_reads_dataroot_itself(tmp_path):
     sample = dataset(tmp_path, "single", phase="test")[0]
     assert set(sample) == {"A", "A_paths"} and sample["A_paths"] == str(path)
     assert colour_of(sample["A"]) == RED
-    for direction, count in (("AtoB", 1), ("BtoA", 3)):
-        assert len(dataset(tmp_path, "single", input_nc=1, direction=direction)[0]["A"]) == count
+
+
+@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
+def test_single_gives_what_the_generator_reads(tmp_path, direction):
+    write(tmp_path / "a.png", RED)
+    samples = dataset(tmp_path, "single", input_nc=1, output_nc=3, direction=direction)
+    assert samples[0]["A"].shape == (1, 8, 8)
+    assert not complaints("single", input_nc=1, output_nc=2, direction=direction)
+    (message,) = complaints("single", input_nc=2, output_nc=1, direction=direction)
+    assert "--input_nc 2" in message
+
+
+def test_datasets_say_which_images_they_provide(tmp_path):
+    write(tmp_path / "train" / "a.png", RED, BLUE)
+    write(tmp_path / "trainA" / "a.png", RED)
+    write(tmp_path / "trainB" / "a.png", RED)
+    for mode in ("aligned", "unaligned", "single", "colorization", "template"):
+        samples = dataset(tmp_path, mode, hole_size=0.5)
+        assert samples.provides == tuple(sorted({"A", "B"} & samples[0].keys()))
 
 
 def test_colorization_equals_scikit_image(tmp_path):
@@ -320,6 +361,19 @@ def test_colorization_sets_the_channels():
     assert (opt.input_nc, opt.output_nc, opt.direction) == (1, 2, "AtoB")
 
 
+@pytest.mark.parametrize(
+    "input_nc, output_nc, direction, fits",
+    [(1, 2, "AtoB", True), (2, 1, "BtoA", True), (1, 2, "BtoA", False), (3, 3, "AtoB", False)],
+)
+def test_colorization_with_another_model_has_one_channel_in_a(input_nc, output_nc, direction, fits):
+    numbers = dict(input_nc=input_nc, output_nc=output_nc, direction=direction)
+    messages = complaints("colorization", **numbers)
+    assert len(messages) == (not fits)
+    for message in messages:
+        assert f"--input_nc {input_nc} --output_nc {output_nc} --direction {direction}" in message
+    assert not complaints("colorization", model="colorization", **numbers)  # it says so itself
+
+
 def test_template_works_as_it_stands(tmp_path):
     write(tmp_path / "train" / "a.png", RED, width=20, height=20)
     parser = data.get_option_setter("template")(ArgumentParser(), True)
@@ -327,8 +381,25 @@ def test_template_works_as_it_stands(tmp_path):
     sample = dataset(tmp_path, "template", hole_size=0.5)[0]
     assert colour_of(sample["B"]) == RED
     assert (sample["A"] != sample["B"]).any(dim=0).sum() == 10 * 10
-    with pytest.raises(UserError, match="--hole_size 1.5"):
-        dataset(tmp_path, "template", hole_size=1.5)
+    grey = dataset(tmp_path, "template", hole_size=0.5, input_nc=1, output_nc=1)[0]
+    assert len(grey["A"]) == len(grey["B"]) == 1
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({}, []),
+        (dict(input_nc=1, output_nc=1), []),
+        (dict(input_nc=1), ["--input_nc 1 and --output_nc 3"]),
+        (dict(input_nc=2, output_nc=2), ["--input_nc 2", "--output_nc 2"]),
+        (dict(hole_size=1.5), ["--hole_size 1.5"]),
+        (dict(input_nc=2, hole_size=0), ["--input_nc 2", "differ", "--hole_size 0"]),
+    ],
+)
+def test_template_names_all_bad_options(changes, words):
+    messages = complaints("template", **{"hole_size": 0.25, **changes})
+    assert len(messages) == len(words)
+    assert all(word in message for word, message in zip(words, messages, strict=True))
 
 
 # --- finding datasets
@@ -487,7 +558,7 @@ MISTAKES = [
     ("single", lambda root: root, ["has no image", "holds nothing", ".webp"]),
     ("single", a_file, ["photo.png is a file", "--dataroot"]),
     ("single", lambda root: root / "a" / "b", ["no folder", "a/b", "holds nothing"]),
-    ("colorization", side_by_side, ["--input_nc 3", "--output_nc 3", "leave these"]),
+    ("colorization", only_trainA, ["no folder", "holds trainA", "--phase"]),
 ]
 
 

@@ -141,3 +141,9 @@ def test_each_group_keeps_its_own_base_rate(policy):
 def test_unknown_policy_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="'constant'.*linear, step, plateau, cosine"):
         start(options(lr_policy="constant"))
+
+
+def test_cosine_needs_an_epoch():
+    with pytest.raises(ValueError, match="n_epochs is 0"):
+        start(options(lr_policy="cosine", n_epochs=0))
+    assert rates(options(lr_policy="cosine", n_epochs=1), 2) == pytest.approx([0.0002, 0])
