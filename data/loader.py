@@ -27,7 +27,8 @@ class Loader:
     def __init__(self, dataset: Dataset, opt: Namespace, start_method: str | None = None) -> None:
         """Prepare the workers; they start with the first iteration and stay for all epochs.
 
-        There are never more workers than processor cores; they do not change what is loaded.
+        All ranks of a machine together have no more workers than it has processor cores; how many
+        there are does not change what is loaded.
 
         Args:
             dataset: map-style, with `__len__` and `__getitem__`.
@@ -41,7 +42,8 @@ class Loader:
         if not len(dataset):
             raise UserError(f"--dataset_mode {opt.dataset_mode} has no images in {opt.dataroot}")
         self.dataset = dataset
-        self.num_threads = min(opt.num_threads, available_cores())
+        share = max(1, available_cores() // distributed.local_world_size())
+        self.num_threads = min(opt.num_threads, share)
         self.sampler = EpochSampler(
             len(dataset),
             opt.batch_size,

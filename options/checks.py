@@ -14,7 +14,7 @@ AT_LEAST = {
     "load_iter": 0, "seed": 0, "display_winsize": 1, "num_test": 1,
     "n_epochs": 0, "n_epochs_decay": 0, "epoch_count": 1, "lr": 0, "lr_decay_iters": 1,
     "lambda_gp": 0, "pool_size": 0, "print_freq": 1, "display_freq": 1, "update_html_freq": 1,
-    "save_latest_freq": 1, "save_epoch_freq": 1,
+    "save_latest_freq": 1, "save_epoch_freq": 1, "global_batch_size": 1, "dist_timeout": 0.1,
 }  # fmt: skip
 AT_MOST = {"seed": 2**63 - 1}
 
