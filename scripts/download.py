@@ -22,6 +22,7 @@ from util.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE_URL = "http://efrosgans.eecs.berkeley.edu"
+NOTE = "downloaded_from.txt"  # beside what was downloaded: its address
 CITYSCAPES = (
     "cityscapes is no longer given out at this address: its licence does not allow it. Get "
     "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
@@ -135,8 +136,24 @@ def target_path(kind: str, name: str, out: Path | None) -> Path:
     return Path(os.path.relpath(ROOT / folder) if out is None else out) / inner
 
 
+def note_of(target: Path) -> Path:
+    """The file that says where `target`, a folder or a file in its own folder, came from."""
+    return (target if target.is_dir() else target.parent) / NOTE
+
+
+def check_source(target: Path, path: str) -> None:
+    """Raise UserError if `target` came from another path of the server, so is something else."""
+    note = note_of(target)
+    source = note.read_text().strip() if note.exists() else ""
+    if source and not source.endswith(f"/{path}"):
+        raise UserError(
+            f"{target} is already there, but from {source}, and you ask for {path}, which is not "
+            "the same; name another folder with --out, or remove this one"
+        )
+
+
 def download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, str], None]) -> None:
-    """Download `url` and `save` it as `target`; what turns out to be broken is deleted.
+    """Download `url`, `save` it as `target` and note its address; what is broken is deleted.
 
     Raises:
         UserError: for all that can go wrong, disk included.
@@ -152,6 +169,7 @@ def download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, st
                 f"what {url} sent is useless and was deleted: {error}. "
                 "Try again, or name a mirror with --base_url"
             ) from error
+        note_of(target).write_text(f"{url}\n")
     except OSError as error:
         raise UserError(
             f"cannot write {error.filename or target}: {error.strerror or error}; "
@@ -169,10 +187,12 @@ def main(argv: list[str] | None = None) -> None:
     check(args.kind, args.name, args.base_url)
     kind = KINDS[args.kind]
     target = target_path(args.kind, args.name, args.out)
+    path = f"{kind.address}/{args.name}{kind.suffix}"
     if target.exists():
+        check_source(target, path)
         print(f"{target} is already there; remove it to download it again")
         return
-    url = f"{args.base_url.rstrip('/')}/{kind.address}/{args.name}{kind.suffix}"
+    url = f"{args.base_url.rstrip('/')}/{path}"
     print(f"{url} -> {target}", flush=True)
     download(url, target, kind.suffix, kind.save)
     print(f"{target} is ready")

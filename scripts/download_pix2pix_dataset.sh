@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
 # Data set NAME to datasets/NAME; download.py --help lists the names
 set -euo pipefail
-python "$(dirname "${BASH_SOURCE[0]}")/download.py" pix2pix-dataset "$@"
+scripts="$(dirname "${BASH_SOURCE[0]}")"
+. "$scripts/python.sh"
+"$python" "$scripts/download.py" pix2pix-dataset "$@"

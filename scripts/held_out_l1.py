@@ -7,53 +7,125 @@ answer without looking at the input. Both numbers are in units of the networks' 
 """
 
 import argparse
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data import create_dataset  # noqa: E402
+from data import create_dataset, find_dataset_using_name  # noqa: E402
+from data.unaligned_dataset import UnalignedDataset  # noqa: E402
 from models import create_model  # noqa: E402
+from models.base_model import BaseModel  # noqa: E402
+from options.parser import Parser  # noqa: E402
 from options.test_options import TestOptions  # noqa: E402
 from util import distributed  # noqa: E402
+from util.errors import UserError  # noqa: E402
+
+
+class HeldOutOptions(TestOptions):
+    """Print the L1 of a paired model on held-out pairs, and that of the mean training target."""
+
+    program = "held_out_l1.py"
+
+    def initialize(self, parser: Parser) -> None:
+        """The options of test.py, for pix2pix unless another model is named."""
+        super().initialize(parser)
+        parser.set_defaults(model="pix2pix")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print both numbers."""
-    opt = TestOptions().parse(argv)
+    """Print both numbers; `argv` None takes the program's own arguments."""
+    distributed.one_process_only()
+    opt = HeldOutOptions().parse(argv)
+    refuse_unpaired(opt)
     distributed.seed_everything(opt.seed)
     model_l1, mean_l1 = held_out_l1(opt)
-    print(
-        f"L1 on the pairs of phase {opt.phase}: model {model_l1:.4f}, mean picture {mean_l1:.4f}, "
-        f"ratio {model_l1 / mean_l1:.2f}"
+    ratio = f", ratio {model_l1 / mean_l1:.2f}" if mean_l1 else ""
+    distributed.say(
+        f"L1 on the pairs of phase {opt.phase}: model {model_l1:.4f}, "
+        f"mean picture {mean_l1:.4f}{ratio}"
     )
 
 
+def refuse_unpaired(opt: argparse.Namespace) -> None:
+    """Raise UserError if the data set is known to have no pairs."""
+    dataset = find_dataset_using_name(opt.dataset_mode)
+    if issubclass(dataset, UnalignedDataset) or not {"A", "B"} <= set(dataset.provides):
+        raise UserError(
+            f"--model {opt.model} --dataset_mode {opt.dataset_mode}: there are no pairs, so no "
+            "picture has a true one to be compared with; use --dataset_mode aligned on a data set "
+            "of pairs"
+        )
+
+
 def held_out_l1(opt: argparse.Namespace) -> tuple[float, float]:
-    """Mean |output - target| of the model, and of the mean training target."""
+    """Mean |output - target| of the model, and of the mean training target.
+
+    Raises:
+        UserError: the model does not make a fake_B for a real_B, or the targets differ in size.
+    """
+    training = argparse.Namespace(**{**vars(opt), "phase": "train", "num_test": float("inf")})
+    errors = [l1(output, target) for output, target in outputs(opt)]
+    mean = mean_picture(targets(training))
+    mean_errors = [l1(mean, same_size(target, mean)) for target in targets(opt)]
+    return sum(errors) / len(errors), sum(mean_errors) / len(mean_errors)
+
+
+def outputs(opt: argparse.Namespace) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the model makes of each held-out input, and what it should make, (1, C, H, W) each."""
     model = create_model(opt)
     model.setup(opt)
-    mean = mean_target(opt)
-    errors: list[tuple[float, float]] = []
-    for batch in create_dataset(opt):
+    if opt.eval:
+        model.eval()
+    for batch in batches(opt):
         model.set_input(batch)
         model.test()
-        target = model.real_B.cpu()
-        errors.append((l1(model.fake_B.cpu(), target), l1(mean, target)))
-    count = len(errors)
-    return sum(e[0] for e in errors) / count, sum(e[1] for e in errors) / count
+        yield answer(model, opt)
 
 
-def mean_target(opt: argparse.Namespace) -> Tensor:
-    """The mean of the training targets, (1, C, H, W)."""
-    training = argparse.Namespace(**{**vars(opt), "phase": "train"})
-    key = "B" if opt.direction == "AtoB" else "A"
-    targets = [batch[key] for batch in create_dataset(training)]
-    return torch.stack(targets).mean(0)
+def answer(model: BaseModel, opt: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """The model's output and its target, by the names that pix2pix gives them."""
+    if not (hasattr(model, "fake_B") and hasattr(model, "real_B")):
+        raise UserError(
+            f"--model {opt.model} makes no fake_B to compare with a real_B; use the model that "
+            "was trained on the pairs, as --model pix2pix"
+        )
+    return model.fake_B.cpu(), model.real_B.cpu()
+
+
+def targets(opt: argparse.Namespace) -> Iterator[Tensor]:
+    """The true pictures of a part of the data set, (1, C, H, W) each."""
+    return (batch["B" if opt.direction == "AtoB" else "A"] for batch in batches(opt))
+
+
+def batches(opt: argparse.Namespace) -> Iterator[dict]:
+    """The first --num_test samples, one by one: the loader's batches are of size 1 in testing."""
+    loader = create_dataset(opt)
+    return itertools.islice(loader, int(min(len(loader), opt.num_test)))
+
+
+def mean_picture(pictures: Iterable[Tensor]) -> Tensor:
+    """The mean of pictures of one size, held one at a time."""
+    pictures = iter(pictures)
+    mean = next(pictures).double()
+    for count, picture in enumerate(pictures, start=2):
+        mean += (same_size(picture, mean) - mean) / count
+    return mean
+
+
+def same_size(picture: Tensor, other: Tensor) -> Tensor:
+    """`picture`, if it is as large as `other`; else there is no mean picture: UserError."""
+    if picture.shape != other.shape:
+        sizes = " and ".join(f"{t.shape[-1]}x{t.shape[-2]}" for t in (other, picture))
+        raise UserError(
+            f"the targets are of different sizes ({sizes}), so they have no mean picture; use "
+            "--preprocess resize_and_crop"
+        )
+    return picture
 
 
 def l1(a: Tensor, b: Tensor) -> float:

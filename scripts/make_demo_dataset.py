@@ -120,7 +120,9 @@ def whole_number(text: str, least: int) -> int:
 
 def unpaired_folder(paired: Path) -> Path:
     """OUT_unpaired, beside OUT."""
-    return paired.with_name(f"{paired.resolve().name}_unpaired")
+    if paired.name in ("", ".."):  # ".", "..", "a/..": only the whole path has its name
+        paired = paired.resolve()
+    return paired.parent / f"{paired.name}_unpaired"
 
 
 def refuse_foreign(folder: Path, recipe: Recipe) -> None:

@@ -2,4 +2,5 @@
 # Pictures from what train_colorization.sh trained
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-python test.py --dataroot ./datasets/colorization --name color_pix2pix --model colorization "$@"
+. scripts/python.sh
+"$python" test.py --dataroot ./datasets/colorization --name color_pix2pix --model colorization "$@"

@@ -2,4 +2,5 @@
 # What train_pix2pix.sh trained, on one folder of label maps
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-python test.py --dataroot ./datasets/facades/testB/ --name facades_pix2pix --model test --netG unet_256 --direction BtoA --dataset_mode single --norm batch "$@"
+. scripts/python.sh
+"$python" test.py --dataroot ./datasets/facades/testB/ --name facades_pix2pix --model test --netG unet_256 --direction BtoA --dataset_mode single --norm batch "$@"

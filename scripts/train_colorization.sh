@@ -2,4 +2,5 @@
 # pix2pix, colours from grey pictures
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-python train.py --dataroot ./datasets/colorization --name color_pix2pix --model colorization "$@"
+. scripts/python.sh
+"$python" train.py --dataroot ./datasets/colorization --name color_pix2pix --model colorization "$@"

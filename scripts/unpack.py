@@ -112,10 +112,6 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
     return "folder" if kind == "file" and info.is_dir() else kind
 
 
-def _tar_kind(info: tarfile.TarInfo) -> str:
-    return TAR_KINDS.get(info.type, "device")
-
-
 def _refuse_hostile(members: list[Member]) -> None:
     if not any(member.kind == "file" for member in members):
         raise UserError("the archive holds no files")

@@ -224,7 +224,24 @@ def test_the_last_line_says_where_and_how_to_train(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize("typed", [".", "../demo/../demo/.", "sub/.."])
+def test_a_folder_may_be_named_by_its_place(tmp_path, monkeypatch, typed):
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path / "demo")
+    main(["--out", typed, "--size", "64", "--train", "1", "--val", "0", "--test", "0",
+          "--workers", "1"])  # fmt: skip
+    assert sorted(tree(tmp_path)) == [
+        f"demo/{NOTE}", "demo/train/0001.png", f"demo_unpaired/{NOTE}",
+        "demo_unpaired/trainA/0001.jpg", "demo_unpaired/trainB/0001.png",
+    ]  # fmt: skip
+
+
 # mistakes
+
+
+def test_the_root_of_all_folders_is_not_empty():
+    with pytest.raises(UserError, match="^/ is not empty.*--out"):
+        main(["--out", "/", *SMALL])
 
 
 @pytest.mark.parametrize("taken", ["demo", "demo_unpaired"])

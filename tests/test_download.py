@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from scripts import fetch
-from scripts.download import main
+from scripts.download import NOTE, main
 from util.errors import UserError
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -55,6 +55,9 @@ def tar_of(*members: tuple[str, bytes, bytes], linkname: str = "") -> bytes:
 
 GOOD_ZIP = zip_of(("maps/trainA/1.jpg", PHOTO, stat.S_IFREG), ("maps/trainB/1.jpg", b"b", 0))
 GOOD_TAR = tar_of(("maps", b"", tarfile.DIRTYPE), ("./maps/train/1.jpg", PHOTO, tarfile.REGTYPE))
+
+
+UNPACKED = [NOTE, "trainA/1.jpg", "trainB/1.jpg"]  # GOOD_ZIP
 
 
 class Server(ThreadingHTTPServer):
@@ -143,15 +146,16 @@ def refused(server, tmp_path, *words, **which) -> str:
 def test_a_zip_becomes_a_folder_and_leaves_nothing_else(server, tmp_path):
     server.files[ZIP] = GOOD_ZIP
     get(server, tmp_path)
-    assert files(tmp_path) == ["out/maps/trainA/1.jpg", "out/maps/trainB/1.jpg"]
+    assert files(tmp_path) == [f"out/maps/{name}" for name in UNPACKED]
     assert (tmp_path / "out/maps/trainA/1.jpg").read_bytes() == PHOTO
+    assert (tmp_path / "out/maps" / NOTE).read_text() == f"{server.url}{ZIP}\n"
     assert os.listdir(tmp_path / "out") == ["maps"]
 
 
 def test_a_tar_becomes_a_folder_without_its_owners_and_modes(server, tmp_path):
     server.files[TAR] = GOOD_TAR
     get(server, tmp_path, kind="pix2pix-dataset")
-    assert files(tmp_path) == ["out/maps/train/1.jpg"]
+    assert files(tmp_path) == [f"out/maps/{NOTE}", "out/maps/train/1.jpg"]
     photo = tmp_path / "out/maps/train/1.jpg"
     assert photo.read_bytes() == PHOTO
     assert stat.S_IMODE(photo.stat().st_mode) & (stat.S_ISUID | stat.S_IXUSR) == 0
@@ -160,7 +164,7 @@ def test_a_tar_becomes_a_folder_without_its_owners_and_modes(server, tmp_path):
 def test_an_archive_without_its_own_folder_gets_one(server, tmp_path):
     server.files[ZIP] = zip_of(("trainA/1.jpg", PHOTO, 0), ("trainB/1.jpg", b"b", 0))
     get(server, tmp_path)
-    assert files(tmp_path / "out") == ["maps/trainA/1.jpg", "maps/trainB/1.jpg"]
+    assert files(tmp_path / "out/maps") == UNPACKED
 
 
 def test_a_data_set_that_is_there_is_left_alone(server, tmp_path, capsys):
@@ -184,9 +188,46 @@ def test_a_model_becomes_the_latest_generator(server, tmp_path, kind, name, path
     torch.save(weights, buffer, _use_new_zipfile_serialization=not legacy)
     server.files[path] = buffer.getvalue()
     get(server, tmp_path, kind, name)
-    assert files(tmp_path) == [f"out/{name}_pretrained/latest_net_G.pth"]
+    assert files(tmp_path / f"out/{name}_pretrained") == [NOTE, "latest_net_G.pth"]
     state = torch.load(tmp_path / f"out/{name}_pretrained/latest_net_G.pth", weights_only=True)
     assert torch.equal(state["model.1.weight"], weights["model.1.weight"])
+
+
+def weights() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"model.1.weight": torch.zeros(1)}, buffer)
+    return buffer.getvalue()
+
+
+TWINS = {  # name: (what is downloaded first, what then)
+    "maps": (("cyclegan-dataset", ZIP, GOOD_ZIP), ("pix2pix-dataset", TAR, GOOD_TAR)),
+    "facades": (
+        ("pix2pix-dataset", "/pix2pix/datasets/facades.tar.gz", GOOD_TAR),
+        ("cyclegan-dataset", "/cyclegan/datasets/facades.zip", GOOD_ZIP),
+    ),
+    "sat2map": (
+        ("cyclegan-model", "/cyclegan/pretrained_models/sat2map.pth", weights()),
+        ("pix2pix-model", "/pix2pix/models-pytorch/sat2map.pth", weights()),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_what_bears_the_same_name_in_the_other_family_is_not_taken_for_it(
+    server, tmp_path, capsys, name
+):
+    (first, path, content), (second, other_path, other) = TWINS[name]
+    server.files = {path: content, other_path: other}
+    get(server, tmp_path, first, name)
+    before = {path: (tmp_path / path).read_bytes() for path in files(tmp_path)}
+    words = (str(tmp_path / "out"), f"from {server.url}{path}", other_path[1:], "--out")
+    refused(server, tmp_path, *words, kind=second, name=name)
+    assert {path: (tmp_path / path).read_bytes() for path in files(tmp_path)} == before
+    main([first, name, "--base_url", "http://a.mirror", "--out", str(tmp_path / "out")])
+    assert "already there" in capsys.readouterr().out
+    assert [asked for asked, *_ in server.requests] == [path]
+    main([second, name, "--base_url", server.url, "--out", str(tmp_path / "elsewhere")])
+    assert files(tmp_path / "elsewhere")
 
 
 # --- connections that break
@@ -241,7 +282,7 @@ def test_a_complete_download_is_not_asked_for_again_after_a_full_disk(
     assert files(tmp_path) == ["out/maps.zip.part", "out/maps.zip.part.json"]
     get(server, tmp_path)
     assert len(server.requests) == 1
-    assert files(tmp_path) == ["out/maps/trainA/1.jpg", "out/maps/trainB/1.jpg"]
+    assert files(tmp_path) == [f"out/maps/{name}" for name in UNPACKED]
 
 
 def test_a_server_without_ranges_starts_over(server, tmp_path):
@@ -491,7 +532,7 @@ def test_a_mistake_is_named(tmp_path, argv, words):
 def test_a_mirror_may_have_cityscapes(server, tmp_path):
     server.files["/pix2pix/datasets/cityscapes.tar.gz"] = GOOD_TAR
     get(server, tmp_path, kind="pix2pix-dataset", name="cityscapes")
-    assert files(tmp_path) == ["out/cityscapes/maps/train/1.jpg"]
+    assert files(tmp_path / "out/cityscapes") == [NOTE, "maps/train/1.jpg"]
 
 
 def run_script(script: str, *args: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -512,7 +553,7 @@ def test_the_script_downloads_from_any_folder(server, tmp_path):
     args = ["maps", "--base_url", server.url, "--out", "here"]
     done = run_script("download_cyclegan_dataset.sh", *args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert files(tmp_path) == ["here/maps/trainA/1.jpg", "here/maps/trainB/1.jpg"]
+    assert files(tmp_path / "here/maps") == UNPACKED
 
 
 def test_an_error_is_one_message_and_status_2(server, tmp_path):

@@ -30,6 +30,15 @@ CURVE_PIXELS = """
       return count;
     });
 """
+# Notes every label of a y-axis from now on, as [text, where it begins on the canvas].
+NOTE_LABELS = """
+    const draw = CanvasRenderingContext2D.prototype.fillText;
+    window.labels = [];
+    CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+      if (this.textAlign === "right") labels.push([text, x - this.measureText(text).width]);
+      draw.call(this, text, x, y);
+    };
+"""
 LOAD_ALL_IMAGES = """
     return Promise.all([...document.images].map((image) => {
       image.loading = "eager";
@@ -153,6 +162,27 @@ def test_switches_draw_what_they_say(browser, web):
     assert browser.js(count) == 6
     browser.js("document.querySelectorAll('#names input:checked').forEach(box => box.click())")
     assert browser.js(count) == 0
+    assert browser.console() == []
+
+
+@pytest.mark.parametrize(
+    "low, high",
+    [(0.58401, 0.58412), (12344.6, 12346.4), (-1234.58, -1234.56), (1e-7, 2e-6), (1e9, 1.4e9),
+     (0.0001, 10000), (0, 0)],
+)  # fmt: skip
+def test_labels_of_the_y_axis_are_whole_and_differ(browser, web, low, high):
+    page = TrainingPage(web, "t")
+    for step in range(20):
+        page.add_losses(1, step, {"G": high if step % 2 else low})
+    open_page(browser, page)
+    browser.js(NOTE_LABELS)
+    for _ in ("log scale", "linear scale"):
+        browser.js("labels.length = 0; document.getElementById('log').click()")
+        browser.wait("labels.length")
+        labels = browser.js("return labels")
+        assert min(left for _, left in labels) >= 0, labels
+    assert len({text for text, _ in labels}) == len(labels)
+    assert sum(low <= float(text) <= high for text, _ in labels) >= (2 if low < high else 1)
     assert browser.console() == []
 
 

@@ -112,6 +112,20 @@
     return { stroke: () => css("--muted"), grid: line, ticks: line, ...extra };
   }
 
+  // As wide as the longest label needs; the short ones of most losses are in charts that line up.
+  function axisWidth(chart, labels, axisIndex) {
+    const { font, ticks, gap } = chart.axes[axisIndex];
+    const widths = (labels ?? []).map((label) => {
+      chart.ctx.font = font[0]; // in pixels of the device
+      return chart.ctx.measureText(label).width / devicePixelRatio;
+    });
+    return Math.ceil(Math.max(28, ...widths) + ticks.size + gap);
+  }
+
+  const linearAxis = {
+    values: (chart, ticks) => ticks.map((tick) => String(Number(tick.toPrecision(12)))),
+  };
+
   const logAxis = {
     splits: logTicks,
     filter: (chart, ticks) => ticks,
@@ -130,7 +144,7 @@
       scales: { x: { time: false }, y: log ? { distr: 3, range: logRange } : {} },
       axes: [
         axis({ size: 28, values: (_, ticks) => ticks.map((tick) => compact.format(tick)) }),
-        axis({ size: 44, space: 32, ...(log ? logAxis : {}) }),
+        axis({ size: axisWidth, space: 32, ...(log ? logAxis : linearAxis) }),
       ],
       series: [{}, ...drawn.map(({ name, alpha }) => ({
         stroke: () => css(color(name)), alpha, width: alpha < 1 ? 1 : 1.75,
