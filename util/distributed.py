@@ -10,7 +10,9 @@ import json
 import logging
 import os
 import random
+import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -75,7 +77,7 @@ def choose_device(gpu_ids: str | None) -> torch.device:
         device = best_device() if world_size() == 1 else torch.device("cpu")
         say(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
         return device
-    gpus = gpus_to_use(gpu_ids)
+    gpus = list(dict.fromkeys(gpus_to_use(gpu_ids)))
     if not gpus:
         alone = world_size() == 1 and gpu_ids is None
         return best_device() if alone else torch.device("cpu")  # MPS has no collectives
@@ -148,7 +150,7 @@ def _join(device: torch.device, timeout: timedelta) -> None:
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if nccl else "gloo",
-        store=dist.PrefixStore("group", _store()),
+        store=dist.PrefixStore(f"group{next(_numbers)}", _store()),
         rank=rank(),
         world_size=world_size(),
         timeout=timeout,
@@ -166,7 +168,7 @@ def _store() -> dist.Store:
     return store
 
 
-_values = itertools.count()
+_numbers = itertools.count()
 
 
 def from_main(compute: Callable[[], T]) -> T:
@@ -177,7 +179,7 @@ def from_main(compute: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return compute()
-    key = f"value{next(_values)}"
+    key = f"value{next(_numbers)}"
     if is_main():
         _store().set(key, json.dumps(compute()))
     return json.loads(_store().get(key))
@@ -186,13 +188,18 @@ def from_main(compute: Callable[[], T]) -> T:
 def run(main: Callable[[], None]) -> None:
     """Run a program: a UserError ends in its one message and exit status 2, without a traceback."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal may know only ASCII
     try:
         main()
     except UserError as error:
         complain(_as_error(error))
         sys.exit(2)
     except KeyboardInterrupt:
-        complain("interrupted")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun passes on another
+        if is_main():
+            text = "interrupted; --continue_train goes on from the last checkpoint"
+            print(text, file=sys.stderr, flush=True)
         sys.exit(130)
 
 
@@ -210,8 +217,18 @@ def one_process_only() -> None:
 def say(message: str) -> None:
     """Print one line for the whole job; a progress bar on the terminal stays whole."""
     if is_main():
-        tqdm.write(message, file=sys.stdout)
-        sys.stdout.flush()
+        with quiet_when_nobody_reads():
+            tqdm.write(message, file=sys.stdout)
+            sys.stdout.flush()
+
+
+@contextmanager
+def quiet_when_nobody_reads() -> Iterator[None]:
+    """The reader of a pipe is free to leave (`train.py | head`); what is said is in the logs."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str) -> None:
@@ -221,12 +238,19 @@ def complain(message: str) -> None:
 
 
 def _first_to_speak() -> bool:
+    """Whether no other rank has an error to tell; if one has, let that one leave first.
+
+    torchrun blames the first that is gone, and ends the others at once.
+    """
     if world_size() == 1:
         return True
     try:
-        return _store().add("spoke", 1) == 1
+        first = _store().add("spoke", 1) == 1
     except Exception:  # the store died with the machine that served it
         return is_main()
+    if not first:
+        time.sleep(5)
+    return first
 
 
 def _as_error(message: object) -> str:
@@ -302,10 +326,10 @@ def rand_of_batch(count: int) -> Tensor:
 def split_batch(global_batch_size: int) -> int:
     """The share of each rank; UserError where it does not come out even."""
     share, rest = divmod(global_batch_size, world_size())
-    if rest or not share:
+    if rest or share < 1:
         raise UserError(
             f"--global_batch_size {global_batch_size} cannot be split evenly over {world_size()} "
-            f"ranks; use a multiple of {world_size()}"
+            f"ranks; use {world_size()}, or a multiple of it"
         )
     return share
 
@@ -351,9 +375,9 @@ def wrap(net: nn.Module, norm: str) -> nn.Module:
         return net
     if norm == "batch":
         raise ValueError(BATCH_NORM_REFUSED.format(f'norm="batch" on {world_size()} ranks'))
-    net = sync_batch_norm.convert(net)
-    for tensor in net.state_dict().values():
-        dist.broadcast(tensor, 0)
+    net = sync_batch_norm.convert(unwrap(net))
+    for tensor in itertools.chain(net.parameters(), net.buffers()):
+        dist.broadcast(tensor.detach(), 0)
     if not any(p.requires_grad for p in net.parameters()):
         return net
     device = next(net.parameters()).device
@@ -372,18 +396,28 @@ def _buffers_left_alone() -> dict[str, bool]:
 
 
 def unwrap(net: nn.Module) -> nn.Module:
-    """The network that `wrap` was given."""
-    return net.module if isinstance(net, DistributedDataParallel) else net
+    """The network that `wrap` was given, or that somebody put into nn.DataParallel."""
+    wrappers = (DistributedDataParallel, nn.DataParallel)
+    return net.module if isinstance(net, wrappers) else net
 
 
 def mean(values: Mapping[str, Tensor | float]) -> dict[str, float]:
-    """Each value averaged over the ranks, as floats; waits for the device once, not per value."""
-    tensors = {k: v.detach().reshape(()) for k, v in values.items() if isinstance(v, Tensor)}
+    """Each value, a scalar tensor or a number, averaged over the ranks; waits for the device."""
+    floats = _as_floats(values)
+    if dist.is_initialized() and floats:
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        total = torch.tensor(list(floats.values()), dtype=torch.float64, device=device)
+        dist.all_reduce(total)
+        floats = dict(zip(floats, (total / world_size()).tolist(), strict=True))
+    return floats
+
+
+def _as_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Waits for the device once, not per value."""
     floats = dict(values)
+    tensors = {k: v.detach().reshape(()) for k, v in values.items() if isinstance(v, Tensor)}
     if tensors:
-        stacked = torch.stack(list(tensors.values()))
-        if dist.is_initialized():
-            dist.all_reduce(stacked)
-            stacked /= world_size()
+        device = next(iter(tensors.values())).device
+        stacked = torch.stack([tensor.to(device) for tensor in tensors.values()])
         floats.update(zip(tensors, stacked.tolist(), strict=True))
     return {name: float(value) for name, value in floats.items()}

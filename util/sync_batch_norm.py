@@ -46,17 +46,20 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(input)
         dims = [0, *range(2, input.dim())]
         shape = [1, -1] + [1] * (input.dim() - 2)
-        own_count = input.new_tensor([input.numel() // input.shape[1]])
-        sums = SumOverRanks.apply(torch.cat([input.sum(dims), own_count]))
+        x = input.to(torch.promote_types(input.dtype, torch.float32))  # half is too coarse to sum
+        own_count = x.new_tensor([x.numel() // x.shape[1]])
+        sums = SumOverRanks.apply(torch.cat([x.sum(dims), own_count]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
-        centred = input - mean.view(shape)
+        centred = x - mean.view(shape)
         variance = SumOverRanks.apply(centred.square().sum(dims)) / count
         self._update_running(mean.detach(), variance.detach() * count / (count - 1))
         output = centred * (variance + self.eps).rsqrt().view(shape)
-        if self.affine:
-            output = output * self.weight.view(shape) + self.bias.view(shape)
-        return output
+        if self.weight is not None:
+            output = output * self.weight.view(shape)
+        if self.bias is not None:  # newer torch has a BatchNorm with weights only
+            output = output + self.bias.view(shape)
+        return output.to(input.dtype)
 
     def _update_running(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         if not self.track_running_stats:
@@ -65,8 +68,8 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         momentum = self.momentum
         if momentum is None:  # a plain average over all batches
             momentum = 1 / self.num_batches_tracked.item()
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(unbiased_variance, momentum)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(unbiased_variance.to(self.running_var.dtype), momentum)
 
 
 class SumOverRanks(torch.autograd.Function):
