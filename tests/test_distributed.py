@@ -262,6 +262,25 @@ def test_in_one_process_wrap_is_the_network_itself():
     assert type(net[0]) is nn.BatchNorm2d
 
 
+def trained_with(backwards):
+    """A step with two losses: one backward of their sum, or one backward for each."""
+    net = distributed.wrap(users(seed=0), norm="instance")
+    losses = [net(batch(own_part())).square().mean(), net(2 * batch(own_part())).mean()]
+    for loss in losses if backwards == 2 else [sum(losses)]:
+        loss.backward()
+    torch.optim.SGD(net.parameters(), 0.1).step()
+    try:
+        distributed.check_in_step({"G": net})
+    except UserError as error:
+        return str(error)
+
+
+def test_a_job_whose_ranks_train_apart_is_stopped(four):
+    assert four(trained_with, 1) == [None] * 4
+    for message in four(trained_with, 2):
+        assert "network G" in message and "backward() once" in message
+
+
 # ---- options under torchrun, without a group -------------------------------------------------
 
 

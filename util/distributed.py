@@ -401,6 +401,28 @@ def unwrap(net: nn.Module) -> nn.Module:
     return net.module if isinstance(net, wrappers) else net
 
 
+def check_in_step(nets: Mapping[str, nn.Module]) -> None:
+    """Make sure that the ranks still train the same weights, bit for bit.
+
+    Raises:
+        UserError: they do not. DistributedDataParallel averages the gradients of one backward per
+            forward; those of a second one it only adds, on each rank its own.
+    """
+    if not dist.is_initialized():
+        return
+    for name, net in nets.items():
+        parameters = [p.detach().double().sum() for p in net.parameters()]
+        least = torch.stack(parameters) if parameters else torch.zeros(1)
+        most = least.clone()
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        if not torch.equal(least.nan_to_num(), most.nan_to_num()):
+            raise UserError(
+                f"the ranks train different weights in network {name}: add up the losses of a step "
+                "and call backward() once, and leave no parameter frozen when training starts"
+            )
+
+
 def mean(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     """Each value, a scalar tensor or a number, averaged over the ranks; waits for the device."""
     floats = _as_floats(values)

@@ -128,6 +128,7 @@ class Progress:
 
     def end_epoch(self) -> None:
         """Print, show and save what is due at the end of an epoch, and say how long it took."""
+        distributed.check_in_step(self.model.named_networks())
         if not self.printed:
             self._print_losses()
         if not self.shown:
