@@ -393,6 +393,9 @@ def test_weights_have_the_spread_of_the_papers(init_type, gain, std):
     for layer, expected in zip(net[:3], std, strict=True):
         assert layer.weight.std().item() == pytest.approx(expected, rel=0.03)
         assert abs(layer.weight.mean().item()) < 0.03 * expected
+        # normal draws: 4.55 % lie beyond two sigma, of uniform ones with this spread none
+        beyond = (layer.weight.abs() > 2 * expected).double().mean().item()
+        assert beyond == pytest.approx(0.0455, abs=0.01)
         assert not layer.bias.any()
 
 

@@ -1,4 +1,6 @@
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import TINY, TWO_EPOCHS
@@ -8,23 +10,70 @@ import train
 from util.errors import UserError
 
 
+def argv(data):
+    return ["--dataroot", str(data), "--name", "n", "--model", "pix2pix", "--use_wandb"]
+
+
 def test_without_wandb_one_line_names_the_pip_command(aligned, here, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    argv = ["--dataroot", str(aligned), "--model", "pix2pix", *TINY, "--use_wandb"]
     with pytest.raises(UserError, match="pip install wandb"):
-        train.main(argv)
+        train.main([*argv(aligned), *TINY])
+
+
+class Recorder:
+    """Stands in for the module wandb, and for its runs."""
+
+    def __init__(self):
+        self.started, self.logged, self.finished = [], [], 0
+
+    def init(self, **arguments):
+        self.started.append(arguments)
+        return SimpleNamespace(log=self.logged.append, finish=self.finish)
+
+    def Image(self, picture):
+        return picture.shape
+
+    def finish(self):
+        self.finished += 1
+
+
+def test_a_run_is_told_its_name_options_losses_and_pictures(aligned, here, monkeypatch):
+    wandb = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    more = ["--display_freq", "5", "--wandb_project_name", "mine", "--print_freq", "5"]
+    train.main([*argv(aligned), *TINY, *TWO_EPOCHS, *more])
+    (start,) = wandb.started
+    assert (start["project"], start["name"], start["config"]["ngf"]) == ("mine", "n", "4")
+    losses = {"G_GAN", "G_L1", "D_real", "D_fake", "total_iters"}
+    pictures = {"real_A", "fake_B", "real_B", "total_iters"}
+    assert [log.keys() for log in wandb.logged] == [losses, pictures] * 2
+    assert [log["total_iters"] for log in wandb.logged] == [5, 5, 10, 10]
+    assert wandb.logged[1]["fake_B"] == (32, 32, 3)
+    assert wandb.finished == 1
+
+
+def in_time(condition, seconds=20):
+    """Whether it comes true soon: wandb writes in a process of its own."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def holds(run, name):
+    """Whether the log of an offline run has a value of this name."""
+    return any(name in log.read_bytes() for log in run.glob("*.wandb"))
 
 
 def test_training_and_testing_log_to_an_offline_run(aligned, here, monkeypatch):
     pytest.importorskip("wandb", reason="wandb is not installed (requirements-optional.txt)")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    argv = ["--dataroot", str(aligned), "--name", "n", "--model", "pix2pix", "--use_wandb"]
-    train.main([*argv, *TINY, *TWO_EPOCHS, "--display_freq", "2"])
-    test.main(argv)
+    for name, value in {"MODE": "offline", "SILENT": "true", "DIR": str(here)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    train.main([*argv(aligned), *TINY, *TWO_EPOCHS, "--display_freq", "2"])
+    test.main(argv(aligned))
+    assert in_time(lambda: len(list((here / "wandb").glob("offline-run-*"))) == 2)
     runs = list((here / "wandb").glob("offline-run-*"))
-    assert len(runs) == 2
-    for run in runs:
-        (log,) = run.glob("*.wandb")
-        assert b"real_A" in log.read_bytes()
-        assert list((run / "files" / "media" / "images").glob("fake_B*.png"))
+    assert in_time(lambda: all(holds(run, b"real_A") for run in runs))
+    assert in_time(lambda: sum(holds(run, b"G_L1") for run in runs) == 1)  # training
+    images = "files/media/images/fake_B*.png"
+    assert in_time(lambda: all(list(run.glob(images)) for run in runs))

@@ -114,15 +114,14 @@ class Progress:
             self.page = self._open_page()  # not before: it takes the place of an older run's
         self.model.end_step()
         self._count(images)
-        for clock in self._clocks():
-            clock.work_ended()
         if due(self.total_iters, images, self.opt.print_freq):
             self._print_losses()
         if due(self.total_iters, images, min(self.opt.display_freq, self.opt.update_html_freq)):
             self._show()
         if due(self.total_iters, images, self.opt.save_latest_freq):
-            by_iter = self.opt.save_by_iter
-            self._save(f"iter_{self.total_iters}" if by_iter else "latest", self.epoch)
+            tag = f"iter_{self.total_iters}" if self.opt.save_by_iter else "latest"
+            finished = self.epoch_iter >= len(self.loader)
+            self._save(tag, self.epoch + finished)
         for clock in self._clocks():
             clock.work_ended()
 
@@ -137,8 +136,9 @@ class Progress:
             self._save("latest", self.epoch + 1)
             self._save(str(self.epoch), self.epoch + 1)
         self.bar.close()
+        for clock in self._clocks():
+            clock.work_ended()
         clock = self.epoch_clock
-        clock.work_ended()
         rate = "".join(f"; learning rate {rate:.2g}" for rate in self.learning_rate)
         distributed.say(
             f"epoch {self.epoch}/{self.last_epoch}: {timedelta(seconds=round(clock.total))}, "
