@@ -64,7 +64,6 @@ class TestOptions(BaseOptions):
             if key in typed and not interchangeable(key, vars(opt)[key], value, opt.netG)
         ]
 
-
     def mention_ignored(self, opt: argparse.Namespace, typed: set[str]) -> None:
         """Say what a forgotten --model does."""
         super().mention_ignored(opt, typed)
