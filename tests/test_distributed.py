@@ -529,6 +529,7 @@ def test_errors_leave_a_job(error, rank, leaves_with, says, job, monkeypatch, ca
     job(2, rank)
     left = []
     monkeypatch.setattr(distributed, "_join", lambda *args: None)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: left.append(True))
     with pytest.raises((SystemExit, ValueError)) as raised:
         with distributed.job(torch.device("cpu"), 1.0):

@@ -12,10 +12,11 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache, wraps
 from typing import Any, TypeVar
@@ -127,8 +128,8 @@ def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    _join(device, timedelta(minutes=timeout_minutes))
     try:
+        _join(device, timedelta(minutes=timeout_minutes))
         yield
     except UserError as error:
         complain(_as_error(error))
@@ -141,7 +142,8 @@ def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
             raise SystemExit(1) from None
         raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _join(device: torch.device, timeout: timedelta) -> None:
@@ -244,13 +246,20 @@ def _first_to_speak() -> bool:
     """
     if world_size() == 1:
         return True
-    try:
-        first = _store().add("spoke", 1) == 1
-    except Exception:  # the store died with the machine that served it
-        return is_main()
-    if not first:
+    order: list[int] = []
+    asking = threading.Thread(target=_ask_for_order, args=(order,), daemon=True)
+    asking.start()
+    asking.join(10)  # the machine that serves the store may be cut off: that call has no timeout
+    if not order:
+        return local_rank() == 0
+    if order[0] > 1:
         time.sleep(5)
-    return first
+    return order[0] == 1
+
+
+def _ask_for_order(order: list[int]) -> None:
+    with suppress(Exception):  # the store died with the machine that served it
+        order.append(_store().add("spoke", 1))
 
 
 def _as_error(message: object) -> str:
