@@ -42,7 +42,7 @@ class Recipe:
     train: int
     val: int
     test: int
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def jobs(paired: Path, unpaired: Path, recipe: Recipe) -> Iterator[Job]:
     """Every building of both sets.
 
     What has a label map in it is a PNG, for exact colours; a photograph alone is a JPEG, a third
-    of the size. The buildings of trainB and testB are drawn for it and stand nowhere else.
+    of the size. The buildings of trainB and testB are drawn for it and stand nowhere else, and no
+    name is in A and in B: pix2pix would take such files for a pair.
     """
     for split in ("train", "val", "test"):
         for index in range(1, getattr(recipe, split) + 1):
@@ -163,9 +164,9 @@ def jobs(paired: Path, unpaired: Path, recipe: Recipe) -> Iterator[Job]:
             if split == "val":
                 yield Job(split, index, pair=pair)
             else:
-                photo = unpaired / f"{split}A" / f"{name}.jpg"
+                photo = unpaired / f"{split}A" / f"photo{name}.jpg"
                 yield Job(split, index, pair=pair, photo=photo)
-                label = unpaired / f"{split}B" / f"{name}.png"
+                label = unpaired / f"{split}B" / f"label{name}.png"
                 yield Job(f"{split}B", index, label=label)
 
 

@@ -169,9 +169,9 @@ def test_layout_of_both_sets(made):
     pairs = {"train/0001.png", "train/0002.png", "train/0003.png"}
     pairs |= {"val/0001.png", "test/0001.png", "test/0002.png"}
     assert tree(made).keys() == pairs | {NOTE}
-    unpaired = {f"{split}A/000{i}.jpg" for split, n in (("train", 3), ("test", 2))
-                for i in range(1, n + 1)}  # fmt: skip
-    unpaired |= {name.replace("A/", "B/").replace("jpg", "png") for name in unpaired}
+    numbers = {"train": ("0001", "0002", "0003"), "test": ("0001", "0002")}
+    unpaired = {f"{split}A/photo{n}.jpg" for split in numbers for n in numbers[split]}
+    unpaired |= {f"{split}B/label{n}.png" for split in numbers for n in numbers[split]}
     assert tree(made.with_name("demo_unpaired")).keys() == unpaired | {NOTE}
 
 
@@ -183,9 +183,15 @@ def test_a_pair_is_photo_left_and_label_right_without_loss(made):
 
 def test_unpaired_a_is_a_photo_and_b_a_label(made):
     unpaired = made.with_name("demo_unpaired")
-    photo = read(unpaired / "trainA" / "0002.jpg").astype(int)
+    photo = read(unpaired / "trainA" / "photo0002.jpg").astype(int)
     assert np.abs(photo - draw_pair(0, "train", 2, 64)[0]).mean() < 4  # JPEG, quality 95
-    assert colours(read(unpaired / "trainB" / "0002.png")) <= set(PALETTE.values())
+    assert colours(read(unpaired / "trainB" / "label0002.png")) <= set(PALETTE.values())
+
+
+def test_unpaired_names_make_no_pairs(made):
+    sides = [made.with_name("demo_unpaired") / f"train{side}" for side in "AB"]
+    a, b = ({path.stem for path in side.iterdir()} for side in sides)
+    assert len(a) == len(b) == 3 and not a & b
 
 
 def test_unpaired_sets_share_no_building(made):
@@ -232,7 +238,7 @@ def test_a_folder_may_be_named_by_its_place(tmp_path, monkeypatch, typed):
           "--workers", "1"])  # fmt: skip
     assert sorted(tree(tmp_path)) == [
         f"demo/{NOTE}", "demo/train/0001.png", f"demo_unpaired/{NOTE}",
-        "demo_unpaired/trainA/0001.jpg", "demo_unpaired/trainB/0001.png",
+        "demo_unpaired/trainA/photo0001.jpg", "demo_unpaired/trainB/label0001.png",
     ]  # fmt: skip
 
 

@@ -108,22 +108,23 @@ def results_of(data, cycle, results, *more):
     return pictures(results)
 
 
-STEMS = [f"{i:04d}" for i in range(1, 7)]
+NUMBERS = [f"{i:04d}" for i in range(1, 7)]
 
 
-def named(*visuals):
-    return {f"{stem}_{visual}.png" for stem in STEMS for visual in visuals}
+def named(kind, *visuals):
+    return {f"{kind}{number}_{visual}.png" for number in NUMBERS for visual in visuals}
 
 
 def test_both_directions_at_once_and_each_by_itself(demo, cycle, tmp_path):
     unpaired = Path(f"{demo}_unpaired")
     both = results_of(unpaired, cycle, tmp_path / "both", "--model", "cycle_gan")
-    assert both.keys() == named("real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
+    assert both.keys() == named("photo", "real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
     assert {picture.shape for picture in both.values()} == {(SIZE, SIZE, 3)}
-    for side, (real, fake) in {"A": ("real_A", "fake_B"), "B": ("real_B", "fake_A")}.items():
+    sides = {"A": ("photo", "real_A", "fake_B"), "B": ("label", "real_B", "fake_A")}
+    for side, (kind, real, fake) in sides.items():
         only = ["--model", "test", "--model_suffix", f"_{side}"]
         one = results_of(unpaired / f"test{side}", cycle, tmp_path / side, *only)
-        assert one.keys() == named("real", "fake")
-        for stem in STEMS:
-            assert np.array_equal(one[f"{stem}_real.png"], both[f"{stem}_{real}.png"])
-            assert np.array_equal(one[f"{stem}_fake.png"], both[f"{stem}_{fake}.png"])
+        assert one.keys() == named(kind, "real", "fake")
+        for n in NUMBERS:
+            assert np.array_equal(one[f"{kind}{n}_real.png"], both[f"photo{n}_{real}.png"])
+            assert np.array_equal(one[f"{kind}{n}_fake.png"], both[f"photo{n}_{fake}.png"])
