@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from util.errors import UserError
+from util.errors import UserError, one_message
 
 JPEG = {"quality": 95, "subsampling": 0}  # the usual ones smear the edges of label maps
 SAVE_OPTIONS = {
@@ -169,8 +169,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_message():
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.fetch import discard, fetch
 from scripts.unpack import unpack
-from util.errors import UserError
+from util.errors import UserError, one_message
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE_URL = "http://efrosgans.eecs.berkeley.edu"
@@ -200,10 +200,8 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        with one_message():
+            main()
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

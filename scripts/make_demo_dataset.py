@@ -26,7 +26,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.demo_facades import draw_label, draw_pair
-from util.errors import UserError
+from util.errors import UserError, one_message
 
 NOTE = "demo_dataset.json"  # in each folder that we make: the recipe of what is in it
 MIN_SIZE = 64
@@ -207,8 +207,5 @@ def save(image: np.ndarray, path: Path, **options: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_message():
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
