@@ -19,7 +19,7 @@ from models import create_model
 from models.base_model import naming_images
 from options.saved import save_options
 from options.test_options import TestOptions
-from util import checkpoint, distributed
+from util import checkpoint, distributed, randomness
 from util.results import Results
 
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Test as the command line says; `argv` None takes the program's own arguments."""
     distributed.one_process_only()
     opt = TestOptions().parse(argv)
-    distributed.seed_everything(opt.seed)  # pix2pix keeps its dropout when testing
+    randomness.seed_everything(opt.seed)  # pix2pix keeps its dropout when testing
     loader = create_dataset(opt)
     model = create_model(opt)
     model.setup(opt)

@@ -13,7 +13,7 @@ from data import create_dataset
 from models import create_model
 from models.base_model import naming_images
 from options.train_options import TrainOptions
-from util import checkpoint, distributed
+from util import checkpoint, distributed, randomness
 from util.progress import Progress
 
 
@@ -26,12 +26,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(opt: argparse.Namespace) -> None:
     """Train as the options say, on this rank."""
-    distributed.seed_everything(opt.seed)
+    randomness.seed_everything(opt.seed)
     loader = create_dataset(opt)
     model = create_model(opt)
     checkpoint.make_folder(checkpoint.folder(opt))
     model.setup(opt)
-    distributed.seed_rank(opt.seed)
+    randomness.seed_rank(opt.seed)
     distributed.say(
         f"training {opt.model} on {distributed.summary(opt.device, opt.batch_size)}, "
         f"{len(loader)} images, epochs {opt.epoch_count} to {opt.n_epochs + opt.n_epochs_decay}, "

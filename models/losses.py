@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from util import distributed
+from util import randomness
 from util.choices import choose
 
 GAN_MODES: dict[str, Callable[[Tensor, Tensor, bool], Tensor]] = {
@@ -103,7 +103,7 @@ def cal_gradient_penalty(
 def _between(real: Tensor, fake: Tensor, device: torch.device | str) -> Tensor:
     """One random point per sample on the line from `real` to `fake`."""
     shape = (len(real), *[1] * (real.dim() - 1))
-    weight = distributed.rand_of_batch(len(real)).reshape(shape).to(device, real.dtype)
+    weight = randomness.rand_of_batch(len(real)).reshape(shape).to(device, real.dtype)
     return fake + weight * (real - fake)
 
 

@@ -11,7 +11,7 @@ from data.base_dataset import PREPROCESS
 from models.networks import DISCRIMINATORS, GENERATORS, INITS, NORMS, canonical_norm
 from options import checks
 from options.parser import HelpFormatter, Parser
-from util import distributed
+from util import devices, distributed
 from util.errors import UserError
 
 VISDOM = ("display_id", "display_server", "display_env", "display_port", "display_ncols")
@@ -52,7 +52,7 @@ class BaseOptions:
             problems += checks.problems(opt)
         with collected(problems):
             gpu_ids = opt.gpu_ids if opt and "gpu_ids" in typed else None
-            device = distributed.choose_device(gpu_ids)
+            device = devices.choose_device(gpu_ids)
         if problems:
             parser.error("\n".join(problems))
         opt.device, opt.gpu_ids = device, [device.index] if device.type == "cuda" else []

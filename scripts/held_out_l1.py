@@ -22,7 +22,7 @@ from models import create_model  # noqa: E402
 from models.base_model import BaseModel  # noqa: E402
 from options.parser import Parser  # noqa: E402
 from options.test_options import TestOptions  # noqa: E402
-from util import distributed  # noqa: E402
+from util import distributed, randomness  # noqa: E402
 from util.errors import UserError  # noqa: E402
 
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     distributed.one_process_only()
     opt = HeldOutOptions().parse(argv)
     refuse_unpaired(opt)
-    distributed.seed_everything(opt.seed)
+    randomness.seed_everything(opt.seed)
     model_l1, mean_l1 = held_out_l1(opt)
     ratio = f", ratio {model_l1 / mean_l1:.2f}" if mean_l1 else ""
     distributed.say(

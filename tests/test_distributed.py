@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from models import networks
 from models.base_model import frozen
 from options.train_options import TrainOptions
-from util import distributed, sync_batch_norm
+from util import devices, distributed, randomness, sync_batch_norm
 from util.errors import UserError
 
 # ---- the wrapper, on four ranks --------------------------------------------------------------
@@ -214,10 +214,10 @@ def test_losses_are_means_over_the_ranks_tensors_and_numbers_alike(four):
 
 
 def seeds():
-    distributed.seed_everything(5)
-    initial, shared = torch.rand(3).tolist(), distributed.rand_of_batch(2)
-    distributed.seed_rank(5)
-    return initial, torch.rand(3).tolist(), torch.cat([shared, distributed.rand_of_batch(2)])
+    randomness.seed_everything(5)
+    initial, shared = torch.rand(3).tolist(), randomness.rand_of_batch(2)
+    randomness.seed_rank(5)
+    return initial, torch.rand(3).tolist(), torch.cat([shared, randomness.rand_of_batch(2)])
 
 
 def test_seeds_are_alike_for_the_weights_and_differ_for_dropout(four):
@@ -227,18 +227,18 @@ def test_seeds_are_alike_for_the_weights_and_differ_for_dropout(four):
 
 
 def test_numbers_drawn_for_the_batch_are_those_of_one_process(four):
-    distributed.seed_everything(5)
-    whole = [distributed.rand_of_batch(8), distributed.rand_of_batch(8)]
+    randomness.seed_everything(5)
+    whole = [randomness.rand_of_batch(8), randomness.rand_of_batch(8)]
     parts = [numbers for _, _, numbers in four(seeds)]
     for step in range(2):
         assert torch.equal(torch.cat([part[2 * step :][:2] for part in parts]), whole[step])
 
 
 def test_rank_0_goes_on_with_the_numbers_of_one_process():
-    distributed.seed_everything(5)
+    randomness.seed_everything(5)
     torch.rand(7)
     before = torch.get_rng_state()
-    distributed.seed_rank(5)
+    randomness.seed_rank(5)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -405,7 +405,7 @@ def gpus(monkeypatch):
 
 
 def device(typed=None):
-    return str(distributed.choose_device(typed))
+    return str(devices.choose_device(typed))
 
 
 def test_each_rank_has_a_gpu_of_its_own(job, gpus, capsys):

@@ -11,12 +11,12 @@ from torch.nn.functional import softplus
 from models import create_model
 from models.networks import cal_gradient_penalty
 from options.train_options import TrainOptions
-from util import distributed
+from util import randomness
 
 
 def build(name, *more):
     """A tiny model in float64, without dropout and with a seed of its own."""
-    distributed.seed_everything(3)
+    randomness.seed_everything(3)
     argv = ["--dataroot", "none", "--model", name, *TINY, "--norm", "instance", "--no_dropout"]
     opt = TrainOptions().parse([*argv, *more])
     model = create_model(opt)
@@ -64,12 +64,12 @@ def test_wgangp_discriminator_minimises_half_of_critic_loss_and_penalty(name, di
     net = model.named_networks()[discriminator]
     real, fake = SHOWN[name](model)[discriminator]
 
-    distributed.seed_everything(5)  # the points between real and fake are random
+    randomness.seed_everything(5)  # the points between real and fake are random
     penalty, _ = cal_gradient_penalty(net, real, fake, "cpu", lambda_gp=7)
     expected = 0.5 * (net(fake).mean() - net(real).mean() + penalty)
     gradients = torch.autograd.grad(expected, list(net.parameters()), allow_unused=True)
 
-    distributed.seed_everything(5)
+    randomness.seed_everything(5)
     getattr(model, f"backward_{discriminator}")()
     loss = getattr(model, f"loss_{discriminator}")
     torch.testing.assert_close(loss, expected)

@@ -9,7 +9,6 @@ import itertools
 import json
 import logging
 import os
-import random
 import signal
 import sys
 import threading
@@ -21,7 +20,6 @@ from datetime import timedelta
 from functools import cache, wraps
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -29,7 +27,6 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from util import sync_batch_norm
-from util.devices import best_device, gpus_to_use
 from util.errors import UserError
 
 T = TypeVar("T")
@@ -61,45 +58,6 @@ def local_world_size() -> int:
 def is_main() -> bool:
     """Whether this process is the one that writes files and speaks."""
     return rank() == 0
-
-
-def choose_device(gpu_ids: str | None) -> torch.device:
-    """The device of this rank.
-
-    Args:
-        gpu_ids: what the user typed after --gpu_ids ("0", "0,1", "-1" for the CPU), or None for
-            the best at hand: CUDA, a GPU for each rank; then Apple's MPS; then the CPU.
-
-    Raises:
-        UserError: no such GPU; the message lists those that exist.
-    """
-    if gpu_ids == "0" and not torch.cuda.is_available():
-        # in everybody's scripts, being the default of the original
-        device = best_device() if world_size() == 1 else torch.device("cpu")
-        say(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
-        return device
-    gpus = list(dict.fromkeys(gpus_to_use(gpu_ids)))
-    if not gpus:
-        alone = world_size() == 1 and gpu_ids is None
-        return best_device() if alone else torch.device("cpu")  # MPS has no collectives
-    _compare_ranks_with_gpus(gpus, gpu_ids)
-    return torch.device("cuda", gpus[local_rank() % len(gpus)])
-
-
-def _compare_ranks_with_gpus(gpus: list[int], typed: str | None) -> None:
-    ranks, ids = local_world_size(), ",".join(map(str, gpus))
-    if ranks > len(gpus) and typed is not None:
-        raise UserError(
-            f"--gpu_ids {typed} names {len(gpus)} GPUs for {ranks} ranks; leave the flag out, or "
-            "choose with CUDA_VISIBLE_DEVICES"
-        )
-    if ranks > len(gpus):
-        say(f"warning: {ranks} ranks share {len(gpus)} GPUs (over gloo), which is slow")
-    elif world_size() == 1 and len(gpus) > 1:
-        say(
-            f"{len(gpus)} GPUs are here and one process trains on one, GPU {gpus[0]}; for all of "
-            f"them: CUDA_VISIBLE_DEVICES={ids} torchrun --nproc_per_node={len(gpus)} train.py …"
-        )
 
 
 def summary(device: torch.device, batch_size: int) -> str:
@@ -295,41 +253,6 @@ def main_only(function: Callable[..., None]) -> Callable[..., None]:
 
 
 # ---- the same training on any number of ranks ------------------------------------------------
-
-
-def seed_everything(seed: int) -> None:
-    """Seed what must be alike on all ranks: the initialisation, numbers drawn for the batch."""
-    _seed(seed)
-    _shared.manual_seed(seed)
-
-
-def seed_rank(seed: int) -> None:
-    """Seed what must differ between ranks: dropout and image pools. Rank 0 stays as it is."""
-    if rank():
-        _seed(seed + 1_000_003 * rank())
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-_shared = torch.Generator()
-
-
-def rand_of_batch(count: int) -> Tensor:
-    """Uniform random numbers for the samples of a batch, whatever the number of ranks.
-
-    Args:
-        count: samples on this rank, equal on all.
-
-    Returns:
-        (count,) float32 in [0, 1): this rank's part of what one process would draw for the batch
-        of all ranks.
-    """
-    numbers = torch.rand(count * world_size(), generator=_shared)
-    return numbers[count * rank() : count * (rank() + 1)]
 
 
 def split_batch(global_batch_size: int) -> int:

@@ -1,0 +1,80 @@
+"""Random numbers of the training: seeding them, and their states for a run that goes on."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from util import distributed
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what must be alike on all ranks: the initialisation, numbers drawn for the batch."""
+    _seed(seed)
+    _shared.manual_seed(seed)
+
+
+def seed_rank(seed: int) -> None:
+    """Seed what must differ between ranks: dropout and image pools. Rank 0 stays as it is."""
+    if distributed.rank():
+        _seed(seed + 1_000_003 * distributed.rank())
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+_shared = torch.Generator()
+
+
+def rand_of_batch(count: int) -> Tensor:
+    """Uniform random numbers for the samples of a batch, whatever the number of ranks.
+
+    Args:
+        count: samples on this rank, equal on all.
+
+    Returns:
+        (count,) float32 in [0, 1): this rank's part of what one process would draw for the batch
+        of all ranks.
+    """
+    numbers = torch.rand(count * distributed.world_size(), generator=_shared)
+    return numbers[count * distributed.rank() : count * (distributed.rank() + 1)]
+
+
+def get_state(device: torch.device) -> dict[str, Any]:
+    """The states of all generators that training draws from, as plain data and tensors.
+
+    Args:
+        device: where this rank trains.
+    """
+    name, keys, *rest = np.random.get_state()
+    states = {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "shared": _shared.get_state(),
+    }
+    if device.type in ("cuda", "mps"):
+        states[device.type] = getattr(torch, device.type).get_rng_state()
+    return states
+
+
+def set_state(states: dict[str, Any]) -> None:
+    """Go on with the numbers that come after `get_state`; a GPU keeps its own of another kind."""
+    set_shared_state(states)
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    for kind, available in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
+        if kind in states and available.is_available():
+            getattr(torch, kind).set_rng_state(states[kind])
+
+
+def set_shared_state(states: dict[str, Any]) -> None:
+    """Only the numbers that are alike on all ranks."""
+    _shared.set_state(states["shared"])
