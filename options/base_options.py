@@ -8,12 +8,14 @@ from contextlib import contextmanager
 import data
 import models
 from data.base_dataset import PREPROCESS
+from data.loader import default_num_threads
 from models.networks import DISCRIMINATORS, GENERATORS, INITS, NORMS, canonical_norm
 from options import checks
 from options.parser import HelpFormatter, Parser
 from util import devices, distributed
 from util.errors import UserError
 
+NUM_THREADS = 4  # the original's; what nobody types is settled in `finish`
 VISDOM = ("display_id", "display_server", "display_env", "display_port", "display_ncols")
 
 
@@ -66,6 +68,8 @@ class BaseOptions:
         opt.isTrain = self.isTrain
         with collected(problems):
             opt.name = full_name(opt)
+        if opt.num_threads == NUM_THREADS and "num_threads" not in typed:  # no plug-in's default
+            opt.num_threads = default_num_threads(cached=opt.cache == "ram")
 
     def build_parser(self, argv: Sequence[str]) -> Parser:
         """The whole tree for the model and the data set that `argv` names."""
@@ -79,10 +83,14 @@ class BaseOptions:
         )
         self.initialize(parser)
         for setter in (self._model_setter, self._dataset_setter):
+            self.set_first_defaults(parser)
             opt, _ = parser.parse_known_args(argv)
             parser = setter(opt)(parser, self.isTrain)
         parser.add_argument("-h", "--help", action="help", help="show the options of this model")
         return parser
+
+    def set_first_defaults(self, parser: Parser) -> None:
+        """Choose which model and data set take part in building the parser, if nobody types it."""
 
     def _model_setter(self, opt: argparse.Namespace) -> Callable:
         return models.get_option_setter(opt.model)
@@ -149,7 +157,18 @@ class BaseOptions:
         )
         add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="from which to which")
         add("--serial_batches", action="store_true", help="take the images in order, unshuffled")
-        add("--num_threads", type=int, default=4, help="processes that load images")
+        add(
+            "--num_threads",
+            type=int,
+            default=NUM_THREADS,
+            help="processes that load images; untyped, as many as there are cores, 8 at most",
+        )
+        add(
+            "--cache",
+            default="none",
+            choices=["none", "ram"],
+            help="ram: decode and resize the images once and keep them in memory",
+        )
         add("--batch_size", type=int, default=1, help="images in a batch, per process")
         add("--load_size", type=int, default=286, help="scale images to this size")
         add("--crop_size", type=int, default=256, help="then crop to this size")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import data
 import models
+from data.base_dataset import BaseDataset
 from models.networks import GENERATORS
 
 # option: the least value that makes sense
@@ -15,6 +16,7 @@ AT_LEAST = {
     "n_epochs": 0, "n_epochs_decay": 0, "epoch_count": 1, "lr": 0, "lr_decay_iters": 1,
     "lambda_gp": 0, "pool_size": 0, "print_freq": 1, "display_freq": 1, "update_html_freq": 1,
     "save_latest_freq": 1, "save_epoch_freq": 1, "global_batch_size": 1, "dist_timeout": 0.1,
+    "keep_last": 1,
 }  # fmt: skip
 AT_MOST = {"seed": 2**63 - 1}
 
@@ -30,7 +32,7 @@ def problems(opt: argparse.Namespace) -> list[str]:
             f"--model {opt.model} needs images {' and '.join(model.needs)}, and --dataset_mode "
             f"{opt.dataset_mode} gives {' and '.join(dataset.provides)} only; choose another"
         )
-    found += [*model.check_options(opt), *dataset.check_options(opt)]
+    found += [*_cache(opt, dataset), *model.check_options(opt), *dataset.check_options(opt)]
     if opt.isTrain:
         found += _schedule(opt)
     elif opt.aspect_ratio <= 0:
@@ -48,6 +50,16 @@ def _ranges(opt: argparse.Namespace) -> Iterator[str]:
     for name, most in AT_MOST.items():
         if getattr(opt, name) > most:
             yield f"--{name} {getattr(opt, name)} is too large; it must be at most {most}"
+
+
+def _cache(opt: argparse.Namespace, dataset: type[BaseDataset]) -> Iterator[str]:
+    if opt.cache == "ram" and not opt.isTrain:
+        yield "--cache ram: testing reads each image once; leave the flag out"
+    elif opt.cache == "ram" and dataset.to_cache is BaseDataset.to_cache:
+        yield (
+            f"--cache ram: --dataset_mode {opt.dataset_mode} reads its files by itself; leave the "
+            "flag out, or read them as data/template_dataset.py does and say so in to_cache()"
+        )
 
 
 def _sizes(opt: argparse.Namespace) -> Iterator[str]:

@@ -39,8 +39,11 @@ class Parser(argparse.ArgumentParser):
         default = self.get_default(dest)
         for action in self._actions:
             if action.dest == dest:
-                fits = not action.choices or value in action.choices
-                return value == default or (type(value) is type(default) and fits)
+                kinds = {float: (int, float), type(None): (action.type or str,)}
+                fits = type(value) in kinds.get(type(default), (type(default),))
+                return value == default or (
+                    fits and (not action.choices or value in action.choices)
+                )
         return False
 
     def flag(self, dest: str, value: Any) -> str:

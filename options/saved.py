@@ -2,12 +2,16 @@
 
 import argparse
 import json
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from util import checkpoint
-from util.errors import UserError
+from util.errors import UserError, one_line
+
+LARGEST = 1 << 20  # bytes of train_opt.json
+LARGEST_NUMBER = 65536  # channels, or pixels of a side
 
 
 def save_options(
@@ -17,7 +21,7 @@ def save_options(
     stem = "train_opt" if opt.isTrain else "test_opt"
     values = {key: _plain(value) for key, value in sorted(vars(opt).items())}
     lines = ["----------------- Options ---------------"]
-    lines += [f"{key:>25}: {value}" for key, value in values.items()]
+    lines += [f"{key:>25}: {one_line(value)}" for key, value in values.items()]
     lines += ["----------------- End -------------------", ""]
     texts = {".txt": "\n".join(lines), ".json": json.dumps(values, indent=1) + "\n"}
     for suffix in suffixes:
@@ -39,11 +43,11 @@ def read_options(
     """
     path = folder / "train_opt.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(_small_text(path))
         values = {name: values[name] for name in names if name in dict(values)}
-        wrong = [name for name in values if not accepts(name, values[name])]
+        wrong = [name for name in values if not _sane(values[name], accepts, name)]
         if wrong:
-            raise ValueError(f"{wrong[0]} cannot be {values[wrong[0]]!r}")
+            raise ValueError(f"{wrong[0]} cannot be {reprlib.repr(values[wrong[0]])}")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -52,6 +56,21 @@ def read_options(
             "the network options (--netG, --norm, --ngf, …) instead"
         ) from None
     return values
+
+
+def _small_text(path: Path) -> str:
+    """The text of a file, which may also be a link to something endless."""
+    with open(path, "rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST} bytes")
+    return content.decode("utf-8")
+
+
+def _sane(value: Any, accepts: Callable[[str, Any], bool], name: str) -> bool:
+    """Whether an option can have this value, and it is no number that only fills the memory."""
+    too_large = isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER
+    return not too_large and accepts(name, value)
 
 
 def _plain(value: object) -> object:

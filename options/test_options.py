@@ -38,7 +38,8 @@ class TestOptions(BaseOptions):
         self.saved_in = checkpoint.folder(opt)
         saved = read_options(self.saved_in, (*NETWORK, *DEFAULTS, "model"), parser.accepts)
         self.trained_model = saved.pop("model", None)
-        if opt.model == "test" and opt.model_suffix == "_B" and saved:  # CycleGAN's B to A
+        both = {"input_nc", "output_nc"} <= saved.keys()
+        if opt.model == "test" and opt.model_suffix == "_B" and both:  # CycleGAN's B to A
             saved["input_nc"], saved["output_nc"] = saved["output_nc"], saved["input_nc"]
         self.trained = {k: v for k, v in saved.items() if k in NETWORK}
         own_load_size = parser.get_default("load_size") != parser.get_default("crop_size")

@@ -1,11 +1,14 @@
 """Options of train.py."""
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 from models.networks import GAN_MODES, LR_POLICIES
-from options.base_options import BaseOptions, collected
+from options.base_options import BaseOptions, collected, full_name
 from options.parser import Parser
-from util import checkpoint, distributed
+from options.resume import conflicts, plain_options, taken_over
+from util import checkpoint, distributed, restarts
 
 GETTING_STARTED = """needs --dataroot, the folder of the data set, for example:
   python scripts/make_demo_dataset.py      # draws a small data set of facades
@@ -58,7 +61,8 @@ class TrainOptions(BaseOptions):
         add("--no_html", action="store_true", help="no page in checkpoints/NAME/web")
         add("--save_latest_freq", type=int, default=5000, help="images between saves of latest")
         add("--save_epoch_freq", type=int, default=5, help="epochs between checkpoints")
-        add("--save_by_iter", action="store_true", help="save iter_N rather than latest")
+        add("--save_by_iter", action="store_true", help="keep iter_N of each of these saves")
+        add("--keep_last", type=int, help="keep this many checkpoints of epochs; default: all")
 
     @staticmethod
     def _add_visdom(group: argparse._ArgumentGroup) -> None:
@@ -68,25 +72,93 @@ class TrainOptions(BaseOptions):
         group.add_argument("--display_env", default="main", help=argparse.SUPPRESS)
         group.add_argument("--display_port", type=int, default=8097, help=argparse.SUPPRESS)
 
+    def build_parser(self, argv: Sequence[str]) -> Parser:
+        """The tree; with the options of the run that is continued, if one is, as defaults."""
+        self.saved: dict[str, Any] = {}
+        self.header: dict[str, Any] | None = None
+        parser = super().build_parser(argv)
+        opt, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
+        opt.name = full_name(opt)
+        self.header = distributed.from_main(lambda: _header(opt))
+        if self.header:
+            self.saved = taken_over(self.header["options"], parser)
+            parser = super().build_parser(argv)  # once more: it may be of another --model
+            self.saved = taken_over(self.header["options"], parser)
+            parser.set_defaults(**self.saved)
+        return parser
+
+    def set_first_defaults(self, parser: Parser) -> None:
+        """Those of the run that is continued."""
+        names = {"model", "dataset_mode"} & self.saved.keys()
+        parser.set_defaults(**{name: self.saved[name] for name in names})
+
     def finish(
         self, opt: argparse.Namespace, typed: set[str], parser: Parser, problems: list[str]
     ) -> None:
-        """Settle norm and batch for this number of ranks, and the epoch to continue with."""
+        """Settle norm and batch for this number of ranks, and where to go on."""
         super().finish(opt, typed, parser, problems)
         with collected(problems):
             opt.norm = distributed.norm_for_job(opt.norm, typed="norm" in typed)
+        self._settle_batch(opt, typed, problems)
+        opt.resume_tag = None
+        if self.header:
+            self._settle_resume(opt, typed, parser, problems)
+
+    def _settle_batch(self, opt: argparse.Namespace, typed: set[str], problems: list[str]) -> None:
+        both = {"batch_size", "global_batch_size"} <= typed
+        if both:
+            problems.append("--batch_size (per process) and --global_batch_size: type one of them")
+        same = opt.batch_size == self.saved.get("batch_size")  # the same command on other ranks
+        if "batch_size" in typed and not same and not both:
+            opt.global_batch_size = None
         if opt.global_batch_size is None:
             opt.global_batch_size = opt.batch_size * distributed.world_size()
-        elif "batch_size" in typed:
-            problems.append("--batch_size (per process) and --global_batch_size: type one of them")
-        else:
-            with collected(problems):
-                opt.batch_size = distributed.split_batch(opt.global_batch_size)
-        if opt.continue_train and "epoch_count" not in typed:
-            with collected(problems):
-                opt.epoch_count = distributed.from_main(lambda: self._next_epoch(opt))
+        with collected(problems):
+            opt.batch_size = distributed.split_batch(opt.global_batch_size)
 
-    @staticmethod
-    def _next_epoch(opt: argparse.Namespace) -> int:
-        state = checkpoint.load_train_state(checkpoint.folder(opt), checkpoint.tag(opt))
-        return state["next_epoch"] if state else opt.epoch_count
+    def _settle_resume(
+        self, opt: argparse.Namespace, typed: set[str], parser: Parser, problems: list[str]
+    ) -> None:
+        tag, epoch = self.header["tag"], self.header["epoch"]
+        if self.header["by"]:
+            opt.continue_train, opt.epoch, opt.load_iter = True, tag, 0
+            typed = typed - {"epoch_count"}
+            distributed.say(
+                f"{self.header['by']} has started this job again; it goes on from {tag}"
+            )
+        opt.resume_tag = tag
+        path = checkpoint.state_path(checkpoint.folder(opt), tag)
+        if "epoch_count" in typed and opt.epoch_count != epoch:
+            problems.append(
+                f"--epoch_count {opt.epoch_count}: {path} goes on in epoch {epoch}; leave the flag "
+                "out, or remove that file to start from the weights only"
+            )
+        opt.epoch_count = epoch
+        others = list(conflicts(opt, self._compared(opt, typed), self.saved, parser))
+        if others:
+            problems.append(
+                "--continue_train keeps the options of the run, and these would make it another: "
+                f"{', '.join(others)}; leave them out, or start a new run (--name)"
+            )
+
+    def _compared(self, opt: argparse.Namespace, typed: set[str]) -> set[str]:
+        """The typed options to be compared with the run's: of the batch, the global one counts."""
+        if "batch_size" in typed:
+            typed = typed - {"batch_size"} | {"global_batch_size"}
+        return typed
+
+
+def _header(opt: argparse.Namespace) -> dict[str, Any] | None:
+    """What parsing has to know of the training state to go on from; rank 0 has the file."""
+    folder = checkpoint.folder(opt)
+    by = restarts.started_again(folder)
+    if not (by or opt.continue_train):
+        return None
+    tag = "latest" if by else checkpoint.tag(opt)
+    state = checkpoint.load_train_state(folder, tag)
+    return state and {
+        "by": by,
+        "tag": tag,
+        "epoch": max(1, state["progress"]["epoch"]),
+        "options": plain_options(state["options"]),
+    }

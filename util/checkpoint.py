@@ -1,14 +1,16 @@
 """Weights and training state on disk: the only module that writes or reads them.
 
 `{tag}_net_{NAME}.pth` holds a plain state dict with the keys of the original, which it and
-`torch.load(weights_only=True)` read. `{tag}_train_state.pth` says where training was.
-Every file is written under a temporary name, flushed to disk and renamed, so a reader never sees
-half a file.
+`torch.load(weights_only=True)` read. `{tag}_train_state.pth` holds by itself all that a run goes
+on from (util/training_state.py). Every file is written under a temporary name, flushed to disk and
+renamed, so a reader never sees half a file.
 """
 
 import argparse
+import glob
 import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,17 @@ from torch import Tensor, nn
 
 from util import distributed
 from util.errors import UserError
-from util.files import encoded, replacing, writing
+from util.files import copy, encoded, replacing, writing
+from util.pickles import screen, strip_attributes
+from util.version import VERSION
 
 PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel, DistributedDataParallel and compile
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 SINCE_0_4_1 = "num_batches_tracked"  # older batch norm checkpoints lack it
+STATE = "_train_state.pth"
+FORMAT = 1  # of the training state
+COUNTERS = ("epoch", "position", "total_iters", "images")
+MOST_EXPLAINED = 10_000  # weights; each layer is built to compare, which takes time
 Explain = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], str]
 
 
@@ -70,8 +78,12 @@ def save_weights(net: nn.Module, path: Path) -> None:
     save({key: value.detach().cpu() for key, value in state.items()}, path)
 
 
-def load(path: Path) -> Any:
+def load(path: Path, mmap: bool = False) -> Any:
     """torch.load onto the CPU, never running code from the file.
+
+    Args:
+        path: the file.
+        mmap: read the values of tensors when they are used.
 
     Raises:
         UserError: the file is missing, not readable, truncated, or holds more than plain data.
@@ -80,10 +92,12 @@ def load(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}; {_what_is_there(path)}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        screen(path)
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        return strip_attributes(value)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except pickle.UnpicklingError:
+    except (pickle.UnpicklingError, MemoryError):
         raise UserError(
             f"{path} is not a checkpoint of plain weights: it is damaged, or needs code to be "
             "loaded, which is refused; save it again as a state dict of tensors"
@@ -113,34 +127,130 @@ def load_weights(net: nn.Module, path: Path, explain: Explain | None = None) -> 
     _drop_old_instance_norm(net, state)
     problem = _mismatch(expected, state)
     if problem:
-        hint = explain(expected, state) if explain else ""
+        hint = _hint(explain, expected, state)
         raise UserError(f"{path} does not fit the network: {problem}{hint}")
     net.load_state_dict(expected | state)
 
 
-def save_train_state(directory: Path, tag: str, next_epoch: int, total_iters: int) -> None:
-    """Note where training was.
+def _hint(
+    explain: Explain | None, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> str:
+    """What `explain` says; nothing about weights so strange that it fails at them."""
+    if explain and len(found) <= MOST_EXPLAINED:
+        with suppress(Exception):
+            return explain(expected, found)
+    return ""
+
+
+def state_path(directory: Path, tag: str) -> Path:
+    """The file of the training state of checkpoint `tag`."""
+    return Path(directory) / (tag + STATE)
+
+
+def save_train_state(directory: Path, tag: str, state: Mapping[str, Any]) -> None:
+    """Save what a run goes on from.
 
     Args:
         directory: the experiment's folder.
         tag: the checkpoint this belongs to.
-        next_epoch: the epoch to continue with.
-        total_iters: images seen so far.
+        state: as util/training_state.py collects it; versions are added.
     """
-    state = {"next_epoch": next_epoch, "total_iters": total_iters}
-    save(state, Path(directory) / f"{tag}_train_state.pth")
+    versions = {"format": FORMAT, "program": VERSION, "torch": str(torch.__version__)}
+    save(versions | dict(state), state_path(directory, tag))
 
 
-def load_train_state(directory: Path, tag: str) -> dict[str, int] | None:
-    """What save_train_state noted; None where there is none, as beside the original's weights."""
-    path = Path(directory) / f"{tag}_train_state.pth"
+def load_train_state(directory: Path, tag: str) -> dict[str, Any] | None:
+    """What save_train_state saved; None where there is none, as beside the original's weights.
+
+    Tensors are read from the disk when they are used.
+
+    Raises:
+        UserError: it cannot be read, or is no training state of this or an older version.
+    """
+    path = state_path(directory, tag)
     if not path.exists():
         return None
-    state = load(path)
-    numbers = isinstance(state, dict) and [state.get(k) for k in ("next_epoch", "total_iters")]
-    if not numbers or not all(type(number) is int for number in numbers):
+    state = load(path, mmap=True)
+    if isinstance(state, dict) and type(state.get("format")) is int and state["format"] > FORMAT:
+        raise UserError(f"{path} is from a newer version of this program; train on with that one")
+    if not _is_train_state(state):
         raise UserError(f"{path} holds no training state; remove it to start from the weights only")
     return state
+
+
+def _is_train_state(state: Any) -> bool:
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        return False
+    progress, ranks = state.get("progress"), state.get("ranks")
+    counters = [progress.get(key) for key in COUNTERS] if isinstance(progress, dict) else [None]
+    return (
+        all(type(count) is int and count >= 0 for count in counters)
+        and isinstance(state.get("options"), dict)
+        and isinstance(state.get("objects"), dict)
+        and isinstance(ranks, list)
+        and len(ranks) > 0
+        and all(isinstance(rank, dict) for rank in ranks)
+    )
+
+
+@distributed.main_only
+def copy_checkpoint(directory: Path, tag: str, other: str) -> None:
+    """Give checkpoint `tag`, its weights and its training state, another tag as well."""
+    for path in _files(directory, tag):  # the training state comes last
+        target = path.with_name(other + path.name.removeprefix(tag))
+        with writing(target):
+            copy(path, target)
+
+
+@distributed.main_only
+def prune(directory: Path, tag: str, keep: int) -> None:
+    """Remove older checkpoints of the kind of `tag`, epochs or iter_N.
+
+    Args:
+        directory: the experiment's folder.
+        tag: the newest, already on the disk; later ones, left from another run, stay too.
+        keep: how many stay, with the newest.
+    """
+    kind, newest = _kind(tag)
+    tags = {path.name.split("_net_")[0] for path in Path(directory).glob("*_net_*.pth")}
+    tags |= {path.name.removesuffix(STATE) for path in Path(directory).glob(f"*{STATE}")}
+    older = sorted(
+        (number, tag)
+        for tag in tags
+        for k, number in [_kind(tag)]
+        if k == kind and 0 <= number < newest
+    )
+    for _, old in older[: max(0, len(older) - keep + 1)]:
+        for path in reversed(_files(directory, old)):
+            with writing(path):
+                path.unlink(missing_ok=True)
+
+
+@distributed.main_only
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a killed run was writing."""
+    for path in Path(directory).glob(".*.pth.tmp"):
+        with suppress(OSError):
+            path.unlink()
+
+
+def size(directory: Path, tag: str) -> int:
+    """Bytes of the files of a checkpoint."""
+    return sum(path.stat().st_size for path in _files(directory, tag))
+
+
+def _kind(tag: str) -> tuple[str, int]:
+    """("", 5) of "5", ("iter_", 1000) of "iter_1000"; -1 where there is no number."""
+    kind = "iter_" if tag.startswith("iter_") else ""
+    number = tag.removeprefix(kind)
+    return kind, int(number) if number.isascii() and number.isdecimal() else -1
+
+
+def _files(directory: Path, tag: str) -> list[Path]:
+    """The files of a checkpoint, its training state last."""
+    state = state_path(directory, tag)
+    weights = sorted(Path(directory).glob(f"{glob.escape(tag)}_net_*.pth"))
+    return weights + [state] * state.exists()
 
 
 def _what_is_there(path: Path) -> str:
@@ -182,6 +292,8 @@ def _mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> st
     for key, tensor in found.items():
         if tensor.shape != expected[key].shape:
             return f"{key} is {_size(tensor)} in the file and {_size(expected[key])} here"
+        if tensor.is_floating_point() != expected[key].is_floating_point():
+            return f"{key} holds {tensor.dtype} in the file and {expected[key].dtype} here"
     return None
 
 

@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from util import sync_batch_norm
-from util.errors import UserError
+from util.errors import UserError, printable
 
 T = TypeVar("T")
 
@@ -122,10 +122,34 @@ def _join(device: torch.device, timeout: timedelta) -> None:
 
 
 @cache
-def _store() -> dist.Store:
-    """The job's key-value store, which there is before the process group; torchrun serves it."""
+def _store_of_job() -> dist.Store:
+    """A key-value store that there is before the process group; it outlives restarts."""
     store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
+    while isinstance(store, dist.PrefixStore):  # some versions of torch put the attempt in front
+        store = store.underlying_store
     return store
+
+
+@cache
+def _store() -> dist.Store:
+    """The part of it that belongs to this attempt: keys of one that failed must not be read."""
+    return dist.PrefixStore(f"attempt{restarts()}", _store_of_job())
+
+
+def restarts() -> int:
+    """How often torchrun (`--max-restarts`) has started the job again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def note_saved() -> None:
+    """Remember, for the case that torchrun starts the job again, that it has saved a state."""
+    if is_main() and "TORCHELASTIC_RUN_ID" in os.environ:
+        _store_of_job().set("saved", "yes")
+
+
+def saved_before_restart() -> bool:
+    """Whether torchrun has started the job again after it had saved a state."""
+    return restarts() > 0 and _store_of_job().check(["saved"])
 
 
 _numbers = itertools.count()
@@ -143,6 +167,48 @@ def from_main(compute: Callable[[], T]) -> T:
     if is_main():
         _store().set(key, json.dumps(compute()))
     return json.loads(_store().get(key))
+
+
+def broadcast(value: T) -> T:
+    """Rank 0's value (plain data and tensors on the CPU) on every rank of the group."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def scatter(values: list[T]) -> T:
+    """The value for this rank from rank 0's list, which has one for each."""
+    if not dist.is_initialized():
+        return values[0]
+    mine: list[Any] = [None]
+    dist.scatter_object_list(mine, values if is_main() else None, src=0)
+    return mine[0]
+
+
+def gather(value: T) -> list[T]:
+    """The values of all ranks, in their order, on rank 0; an empty list on the others."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * world_size() if is_main() else []
+    dist.gather_object(value, values if is_main() else None, dst=0)
+    return values
+
+
+def gather_everywhere(value: T) -> list[T]:
+    """The values of all ranks, in their order, on every rank."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def run(main: Callable[[], None]) -> None:
@@ -178,7 +244,7 @@ def say(message: str) -> None:
     """Print one line for the whole job; a progress bar on the terminal stays whole."""
     if is_main():
         with quiet_when_nobody_reads():
-            tqdm.write(message, file=sys.stdout)
+            tqdm.write(printable(message), file=sys.stdout)
             sys.stdout.flush()
 
 
@@ -194,7 +260,7 @@ def quiet_when_nobody_reads() -> Iterator[None]:
 def complain(message: str) -> None:
     """Print an error on stderr, if no other rank has printed one."""
     if _first_to_speak():
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
 
 
 def _first_to_speak() -> bool:
@@ -333,6 +399,44 @@ def unwrap(net: nn.Module) -> nn.Module:
     return net.module if isinstance(net, wrappers) else net
 
 
+class Vote:
+    """What any rank has to say to all, heard by all after the same step.
+
+    On a GPU nobody waits for the device: the answer is that of the step before.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was cast yet."""
+        self._pending: tuple[Tensor, Any] | None = None
+
+    def cast(self, flags: Tensor) -> list[float]:
+        """Give this rank's flags, (n,) float32; a step's worth.
+
+        Returns:
+            The largest over the ranks, of this step on a CPU, of the one before on a GPU; empty
+            where there was none before.
+        """
+        if dist.is_initialized():
+            flags = flags.to(_collective_device())
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
+        if flags.device.type != "cuda":
+            return flags.tolist()
+        before, host = self.settle(), torch.empty(flags.shape, pin_memory=True)
+        host.copy_(flags, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._pending = host, event
+        return before
+
+    def settle(self) -> list[float]:
+        """The answer that is still due; empty if none is."""
+        if self._pending is None:
+            return []
+        (host, event), self._pending = self._pending, None
+        event.synchronize()
+        return host.tolist()
+
+
 def check_in_step(nets: Mapping[str, nn.Module]) -> None:
     """Make sure that the ranks still train the same weights, bit for bit.
 
@@ -359,11 +463,15 @@ def mean(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     """Each value, a scalar tensor or a number, averaged over the ranks; waits for the device."""
     floats = _as_floats(values)
     if dist.is_initialized() and floats:
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        total = torch.tensor(list(floats.values()), dtype=torch.float64, device=device)
+        total = torch.tensor(list(floats.values()), dtype=torch.float64)
+        total = total.to(_collective_device())
         dist.all_reduce(total)
         floats = dict(zip(floats, (total / world_size()).tolist(), strict=True))
     return floats
+
+
+def _collective_device() -> str:
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
 
 
 def _as_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:

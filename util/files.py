@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one, and saying why if it cannot be done."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,10 +30,40 @@ def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[B
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(unfinished, path)
+        if durable:
+            _flush_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             unfinished.unlink()
         raise
+
+
+def copy(source: Path, path: Path) -> None:
+    """Give the whole file `source` another name, at once: a link, or a copy where links cannot be.
+
+    Both must only ever be replaced, never written in place.
+    """
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.unlink(missing_ok=True)
+    try:
+        os.link(source, unfinished)
+    except OSError:
+        with open(source, "rb") as old, replacing(path, durable=True) as new:
+            shutil.copyfileobj(old, new)
+        return
+    os.replace(unfinished, path)
+    unfinished.unlink(missing_ok=True)  # renaming a link to what is linked already does nothing
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Wait until the disk has the names in it; some systems cannot open a folder, or flush it."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A buffer of generated pictures for the discriminator."""
 
 import random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,4 +47,12 @@ class ImagePool:
             return image
         place = random.randint(0, self.pool_size - 1)
         older, self.images[place] = self.images[place], image.clone()
-        return older
+        return older.to(image.device)  # one that was loaded is still on the CPU
+
+    def state_dict(self) -> dict[str, Any]:
+        """The pictures, for the training state."""
+        return {"images": list(self.images)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the pictures of `state_dict`, as many as there is room for."""
+        self.images = [image.clone() for image in state["images"][: self.pool_size]]

@@ -27,6 +27,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from util.errors import one_line
 from util.files import replacing, writing
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import markupsafe
 
 ASSETS = Path(__file__).parent / "page_assets"
+LONGEST_ENTRY = 1 << 20  # bytes of a line of data.js
 LOG = logging.getLogger("image_translation")
 
 
@@ -120,7 +122,8 @@ class TrainingPage:
             yield
         except OSError as error:
             if not self._failed:
-                LOG.warning("%s was not updated (%s); training goes on", self.folder, error)
+                message = "%s was not updated (%s); training goes on"
+                LOG.warning(message, one_line(self.folder), one_line(error))
             self._failed = True
 
 
@@ -211,16 +214,50 @@ def _keep_entries(path: Path, last: int | None) -> None:
     """Keep the lines of data.js up to `last` images seen (None: no line), and no damaged line."""
     keep = last is not None and path.exists()
     with replacing(path) as new, open(path if keep else os.devnull, "rb") as old:
-        new.writelines(line for line in old if _images_seen(line) <= last)
+        pieces = iter(lambda: old.readline(LONGEST_ENTRY), b"")  # a longer line is not one of ours
+        new.writelines(line for line in pieces if _images_seen(line) <= last)
 
 
 def _images_seen(line: bytes) -> float:
     """`total_iters` of a line of data.js; infinite where the line is damaged."""
-    entry = re.fullmatch(rb"add\((.*)\);\n", line)
+    text = re.fullmatch(rb"add\((.*)\);\n", line)
     try:
-        return float(json.loads(entry[1])["total_iters"]) if entry else math.inf
-    except (ValueError, TypeError, KeyError):
+        entry = json.loads(text[1]) if text else None
+    except (ValueError, RecursionError):
         return math.inf
+    return entry["total_iters"] if _is_entry(entry) else math.inf
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether it is what the page can draw."""
+    return (
+        isinstance(entry, dict)
+        and "__proto__" not in entry  # would be another object to JavaScript than it is here
+        and _are_counts(entry.get("epoch"), entry.get("total_iters"))
+        and _are_pairs(entry.get("losses", []), (int, float, type(None)))
+        and _are_pairs(entry.get("visuals", []), str)
+        and all(address.startswith("images/") for _, address in entry.get("visuals", []))
+        and ("visuals" not in entry or _are_texts(entry.get("captions")))
+    )
+
+
+def _are_counts(*numbers: object) -> bool:
+    return all(type(number) is int and 0 <= number < 2**53 for number in numbers)  # exact in JS
+
+
+def _are_texts(texts: object) -> bool:
+    return isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+
+
+def _are_pairs(pairs: object, kind: type | tuple[type, ...]) -> bool:
+    """Whether it is a list of [name, value]."""
+    return isinstance(pairs, list) and all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and isinstance(pair[1], kind)
+        for pair in pairs
+    )
 
 
 # ---- text ------------------------------------------------------------------------------------

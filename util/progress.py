@@ -1,6 +1,7 @@
 """What goes on around the training step: counting, timing, showing and saving."""
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from options.saved import save_options
 from util import checkpoint, distributed
 from util.loss_log import LossLog
 from util.pages import TrainingPage
+from util.saver import Counters, Saver
 from util.util import tensor2im
 from util.wandb_log import WandbLog
+from util.watch import Step, Watch
 
 
 def due(seen: int, step: int, every: int) -> bool:
@@ -68,23 +71,30 @@ class Progress:
         """Open the logs, where the last run left them if it is continued."""
         self.opt, self.model, self.loader = opt, model, loader
         self.folder = checkpoint.folder(opt)
-        self.total_iters = distributed.from_main(self._images_seen_before)
-        self.epoch, self.epoch_iter = opt.epoch_count, 0
         self.last_epoch = opt.n_epochs + opt.n_epochs_decay
+        self.epoch, self.epoch_iter, self.total_iters = opt.epoch_count, 0, 0
+        self.printed = self.shown = False  # in this epoch
+        self.saver, self.watch = Saver(opt, model), Watch()
+        counters = self.saver.resume()
+        if counters:
+            self._go_on(counters)
+        self.resume_at = self.total_iters if counters else None
         self.wandb = distributed.on_main(WandbLog, opt) if opt.use_wandb else None
-        self.resume_at = self.total_iters if opt.continue_train else None
-        self.log = distributed.on_main(LossLog, self.folder, self.resume_at)
+        place = (self.epoch, self.epoch_iter, self.total_iters) if counters else None
+        self.log = distributed.on_main(LossLog, self.folder, place)
         save_options(opt, self.folder, suffixes=[".txt"])
         self.page: TrainingPage | distributed.Nobody | None = None
         self.bar: tqdm | None = None
         self.run_clock, self.run_images = Stopwatch(), 0
 
     def __enter__(self) -> "Progress":
-        """The progress itself."""
+        """The progress itself; from here on a signal waits until a step is done."""
+        self.watch.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Take the bar away and finish the logs."""
+        self.watch.__exit__(*exception)
         if self.bar is not None:
             self.bar.close()
         if self.wandb:
@@ -92,12 +102,16 @@ class Progress:
 
     def epochs(self) -> Iterator[int]:
         """The epochs that are left, from 1."""
-        return iter(range(self.opt.epoch_count, self.last_epoch + 1))
+        for epoch in range(self.epoch, self.last_epoch + 1):
+            if epoch != self.epoch:
+                self.epoch, self.epoch_iter = epoch, 0
+                self.printed = self.shown = False
+            yield epoch
 
     def batches(self, epoch: int) -> Iterator[Any]:
         """The batches of an epoch; the time they take to come is noted."""
-        self.loader.set_epoch(epoch)
-        self.epoch, self.epoch_iter, self.shown, self.printed = epoch, 0, False, False
+        self.loader.set_epoch(epoch, self.epoch_iter)
+        self.images_before = self.epoch_iter
         self.learning_rate = [o.param_groups[0]["lr"] for o in self.model.optimizers[:1]]
         self.epoch_clock, self.print_clock, self.print_images = Stopwatch(), Stopwatch(), 0
         self.run_clock.work_ended()
@@ -114,43 +128,72 @@ class Progress:
             self.page = self._open_page()  # not before: it takes the place of an older run's
         self.model.end_step()
         self._count(images)
-        if due(self.total_iters, images, self.opt.print_freq):
+        self.watch.after_step(self._step())
+        finished = self.epoch_iter >= len(self.loader)
+        if due(self.total_iters, images, self.opt.print_freq) or (finished and not self.printed):
             self._print_losses()
-        if due(self.total_iters, images, min(self.opt.display_freq, self.opt.update_html_freq)):
+        shown_every = min(self.opt.display_freq, self.opt.update_html_freq)
+        if due(self.total_iters, images, shown_every) or (finished and not self.shown):
             self._show()
-        if due(self.total_iters, images, self.opt.save_latest_freq):
-            tag = f"iter_{self.total_iters}" if self.opt.save_by_iter else "latest"
-            finished = self.epoch_iter >= len(self.loader)
-            self._save(tag, self.epoch + finished)
+        saving = due(self.total_iters, images, self.opt.save_latest_freq)
+        if saving:
+            self._save([f"iter_{self.total_iters}"] * self.opt.save_by_iter + ["latest"])
         for clock in self._clocks():
             clock.work_ended()
+        if self.watch.stop:
+            self._leave(saved=saving)
 
     def end_epoch(self) -> None:
         """Print, show and save what is due at the end of an epoch, and say how long it took."""
         distributed.check_in_step(self.model.named_networks())
-        if not self.printed:
-            self._print_losses()
-        if not self.shown:
-            self._show()
         if self.epoch == self.last_epoch or self.epoch % self.opt.save_epoch_freq == 0:
-            self._save("latest", self.epoch + 1)
-            self._save(str(self.epoch), self.epoch + 1)
+            self._save([str(self.epoch), "latest"], epoch_ended=True)
         self.bar.close()
         for clock in self._clocks():
             clock.work_ended()
-        clock = self.epoch_clock
+        clock, images = self.epoch_clock, self.epoch_iter - self.images_before
         rate = "".join(f"; learning rate {rate:.2g}" for rate in self.learning_rate)
         distributed.say(
             f"epoch {self.epoch}/{self.last_epoch}: {timedelta(seconds=round(clock.total))}, "
-            f"{self.epoch_iter / max(clock.total, 1e-9):.2f} images/s, {clock.share_waiting:.0%} "
+            f"{images / max(clock.total, 1e-9):.2f} images/s, {clock.share_waiting:.0%} "
             f"of it waiting for data{rate}; time left {self._time_left()}"
         )
 
-    def _images_seen_before(self) -> int:
-        if not self.opt.continue_train:
-            return 0
-        state = checkpoint.load_train_state(self.folder, checkpoint.tag(self.opt))
-        return state["total_iters"] if state else 0
+    def _go_on(self, counters: Counters) -> None:
+        """Count from where a saved state was."""
+        self.epoch, self.epoch_iter = counters["epoch"], counters["position"]
+        self.total_iters = counters["total_iters"]
+        self.printed, self.shown = counters.get("printed") is True, counters.get("shown") is True
+        if counters["images"] != len(self.loader):
+            distributed.say(
+                f"the data set has {len(self.loader)} images now and had {counters['images']}: "
+                "the order of this epoch is another one"
+            )
+
+    def _counters(self, epoch_ended: bool) -> Counters:
+        return {
+            "epoch": self.epoch + epoch_ended,
+            "position": 0 if epoch_ended else self.epoch_iter,
+            "total_iters": self.total_iters,
+            "images": len(self.loader),
+            "printed": self.printed and not epoch_ended,
+            "shown": self.shown and not epoch_ended,
+        }
+
+    def _step(self) -> Step:
+        where = f"epoch {self.epoch}, image {self.epoch_iter} of {len(self.loader)}"
+        return Step(where, self.model.named_losses(), self.model.get_image_paths())
+
+    def _leave(self, saved: bool) -> None:
+        """Save and end the program, as a signal has asked."""
+        if not saved:
+            self._save(["latest"])
+        distributed.barrier()  # torchrun ends the others as soon as one has left
+        distributed.say(
+            f"stopped by {signal.Signals(self.watch.stop).name} and saved, after "
+            f"{self.total_iters} images; to go on: {self.saver.command_to_continue()}"
+        )
+        raise SystemExit(128 + self.watch.stop)
 
     def _clocks(self) -> tuple[Stopwatch, Stopwatch, Stopwatch]:
         return self.run_clock, self.epoch_clock, self.print_clock
@@ -190,10 +233,10 @@ class Progress:
         if self.wandb:
             self.wandb.add_visuals(self.total_iters, images)
 
-    def _save(self, tag: str, next_epoch: int) -> None:
-        self.model.save_networks(tag)
-        save_options(self.opt, self.folder)  # with the weights they belong to, not before
-        checkpoint.save_train_state(self.folder, tag, next_epoch, self.total_iters)
+    def _save(self, tags: list[str], epoch_ended: bool = False) -> None:
+        self.watch.settle()
+        self.log.flush()
+        self.saver.save(tags, self._counters(epoch_ended))
 
     def _open_page(self) -> TrainingPage | distributed.Nobody:
         return distributed.on_main(
@@ -210,6 +253,7 @@ class Progress:
             total=len(self.loader),
             desc=f"epoch {self.epoch}/{self.last_epoch}",
             unit="image",
+            initial=self.epoch_iter,
             disable=not (distributed.is_main() and sys.stderr.isatty()),
             leave=False,
             dynamic_ncols=True,

@@ -1,0 +1,52 @@
+"""Which options a continued run takes over, and which may be typed anew."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from options.parser import Parser
+
+# What a run can change on the way without becoming another one.
+MAY_CHANGE = {
+    # more epochs
+    "n_epochs", "n_epochs_decay",
+    # paths
+    "dataroot", "name", "suffix", "checkpoints_dir",
+    # what is shown and saved, and when
+    "print_freq", "display_freq", "update_html_freq", "no_html", "display_winsize", "verbose",
+    "use_wandb", "wandb_project_name", "save_latest_freq", "save_epoch_freq", "save_by_iter",
+    "keep_last", "display_id", "display_server", "display_env", "display_port", "display_ncols",
+    # how it is computed, if the result is the same
+    "num_threads", "gpu_ids", "dist_timeout", "cache",
+}  # fmt: skip
+# Where to go on, and what follows from the machine: not of the run, so not taken over.
+OF_THE_START = {
+    "continue_train", "epoch", "load_iter", "epoch_count", "resume_tag", "name", "suffix",
+    "checkpoints_dir", "gpu_ids", "device", "isTrain",
+}  # fmt: skip
+
+
+def run_options(opt: argparse.Namespace) -> dict[str, Any]:
+    """The options that a training state keeps: plain values."""
+    return plain_options(dict(sorted(vars(opt).items())))
+
+
+def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `values` that belong to a run, and that any file can hold."""
+    plain = (bool, int, float, str, type(None))
+    return {k: v for k, v in values.items() if k not in OF_THE_START and isinstance(v, plain)}
+
+
+def taken_over(saved: Mapping[str, Any], parser: Parser) -> dict[str, Any]:
+    """Those of a training state's options that this program has and that make sense."""
+    return {name: value for name, value in saved.items() if parser.accepts(name, value)}
+
+
+def conflicts(
+    opt: argparse.Namespace, typed: set[str], saved: Mapping[str, Any], parser: Parser
+) -> Iterator[str]:
+    """One phrase for each typed option that would make another run of it."""
+    for name in sorted(typed - MAY_CHANGE):
+        same_norm = name == "norm" and {opt.norm, saved.get(name)} <= {"batch", "syncbatch"}
+        if name in saved and vars(opt)[name] != saved[name] and not same_norm:
+            yield f"{parser.flag(name, vars(opt)[name])} (it has {parser.flag(name, saved[name])})"

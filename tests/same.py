@@ -1,0 +1,54 @@
+"""Whether two runs left the same behind: weights, optimizers, random states, logs."""
+
+import csv
+import re
+from pathlib import Path
+
+import torch
+
+TIMES = re.compile(rb"time: [0-9.]+, data: [0-9.]+")
+
+
+def run_of(folder):
+    """What a run leaves: file name to content, the times of the logs aside."""
+    folder = Path(folder)
+    weights = {path.name: path.read_bytes() for path in sorted(folder.glob("*_net_*.pth"))}
+    states = {path.name: torch.load(path, weights_only=True) for path in folder.glob("*_state.pth")}
+    lines = (folder / "loss_log.txt").read_bytes().splitlines()
+    fresh = [i for i, s in enumerate(lines) if s.startswith(b"===") and b"continued" not in s]
+    log = [TIMES.sub(b"", line) for line in lines[fresh[-1] :] if not line.startswith(b"===")]
+    rows = list(csv.DictReader((folder / "losses.csv").open(newline="")))
+    table = [{k: v for k, v in row.items() if k not in ("time", "data")} for row in rows]
+    return {"weights": weights, "states": states, "log": log, "table": table}
+
+
+def assert_same_run(a, b):
+    """Byte for byte, the options of the run included, its name aside."""
+    a, b = run_of(a), run_of(b)
+    assert a["table"] == b["table"] and len(a["table"]) > 1
+    assert a["log"] == b["log"]
+    assert a["weights"].keys() == b["weights"].keys() and len(a["weights"]) > 1
+    assert a["states"].keys() == b["states"].keys() and len(a["states"]) > 1
+    assert difference(a["states"], b["states"]) is None
+    for name in a["weights"]:
+        assert a["weights"][name] == b["weights"][name], name
+
+
+def difference(a, b, where="state"):
+    """The first place where two nested states differ; None if they are equal bit for bit."""
+    if type(a) is not type(b):
+        return f"{where}: {type(a)} and {type(b)}"
+    if isinstance(a, torch.Tensor):
+        same = a.dtype == b.dtype and torch.equal(a, b)
+        return None if same else f"{where}: tensors"
+    if isinstance(a, dict):
+        if list(a) != list(b):
+            return f"{where}: {sorted(a.keys() ^ b.keys())}"
+        parts = [(a[key], b[key], f"{where}.{key}") for key in a]
+    elif isinstance(a, (list, tuple)):
+        if len(a) != len(b):
+            return f"{where}: {len(a)} and {len(b)}"
+        parts = [(x, y, f"{where}.{i}") for i, (x, y) in enumerate(zip(a, b, strict=True))]
+    else:
+        return None if a == b else f"{where}: {a!r} and {b!r}"
+    return next((d for d in (difference(*part) for part in parts) if d), None)

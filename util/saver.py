@@ -1,0 +1,112 @@
+"""Saving during a run, and going on from what was saved."""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from options.resume import run_options
+from options.saved import save_options
+from util import checkpoint, distributed, restarts, training_state
+
+Counters = dict[str, int | bool]
+
+
+class Saver:
+    """Writes checkpoints of a model, and takes it to where the last one was made.
+
+    Args:
+        opt: reads name, checkpoints_dir, device, verbose, keep_last and what says where to go on.
+        model: after its setup, before any training.
+    """
+
+    def __init__(self, opt: argparse.Namespace, model: Any):
+        """Tell constants of the model from what training will change."""
+        self.opt, self.model = opt, model
+        self.folder = checkpoint.folder(opt)
+        self.numbers = training_state.Numbers(model)
+        checkpoint.remove_unfinished(self.folder)
+
+    def resume(self) -> Counters | None:
+        """Put the model, the pools and the random numbers back to a saved state, if one is to be.
+
+        Returns:
+            The counters that were saved with it; None at the start of a run.
+        """
+        if self.opt.resume_tag is None:
+            if self.opt.continue_train:
+                distributed.say(
+                    f"{self.folder} has no training state, as in checkpoints of the original: the "
+                    "weights were loaded; the optimizers' moments, image pools and random numbers "
+                    f"start afresh, in epoch {self.opt.epoch_count} (--epoch_count)"
+                )
+            return None
+        state = self._read() if distributed.is_main() else None
+        counters = distributed.broadcast(state and (state["progress"], len(state["ranks"])))
+        training_state.restore(self.model, state)
+        self._say_where(*counters)
+        return counters[0]
+
+    def _read(self) -> dict[str, Any]:
+        state = checkpoint.load_train_state(self.folder, self.opt.resume_tag)
+        saved_by = state.get("torch")
+        if saved_by != str(torch.__version__):
+            distributed.say(
+                f"the state was saved with torch {saved_by}, and this is {torch.__version__}: the "
+                "run goes on, but not bit for bit as it would have there"
+            )
+        return state
+
+    def _say_where(self, counters: Counters, ranks: int) -> None:
+        path = checkpoint.state_path(self.folder, self.opt.resume_tag)
+        distributed.say(
+            f"going on from {path}: epoch {counters['epoch']}, image {counters['position']} of "
+            f"{counters['images']}, {counters['total_iters']} images in all"
+        )
+        batch = self.opt.global_batch_size
+        if ranks != distributed.world_size():
+            distributed.say(
+                f"so far on {ranks} ranks, now on {distributed.world_size()}, {batch} images in a "
+                "batch of all; the image pools are dealt anew"
+            )
+
+    def save(self, tags: list[str], counters: Counters) -> None:
+        """Write the same checkpoint under each of the tags; call it on every rank.
+
+        Raises:
+            UserError: weights are not finite, or the files cannot be written; what was saved before
+                is still there.
+        """
+        start = time.perf_counter()
+        training_state.check_finite(self.model)
+        state = training_state.collect(self.model, self.numbers, self.opt.device)
+        self.model.save_networks(tags[0])
+        save_options(self.opt, self.folder)  # with the weights they belong to, not before
+        if state:
+            more = {"progress": counters, "options": run_options(self.opt), "job": restarts.job()}
+            checkpoint.save_train_state(self.folder, tags[0], state | more)
+        for tag in tags[1:]:
+            checkpoint.copy_checkpoint(self.folder, tags[0], tag)
+        distributed.note_saved()
+        if self.opt.keep_last:
+            checkpoint.prune(self.folder, tags[0], self.opt.keep_last)
+        if self.opt.verbose and distributed.is_main():
+            self._say_how_large(tags, time.perf_counter() - start)
+
+    def _say_how_large(self, tags: list[str], seconds: float) -> None:
+        size = checkpoint.size(self.folder, tags[0]) / 1e6
+        distributed.say(f"saved {' and '.join(tags)}: {size:.1f} MB in {seconds:.2f} s")
+
+    def command_to_continue(self) -> str:
+        """What to type to go on with the run."""
+        world_size = distributed.world_size()
+        start = f"torchrun --nproc_per_node={world_size}" if world_size > 1 else "python"
+        command = [os.path.basename(sys.argv[0]) or "train.py", "--name", self.opt.name]
+        if Path(self.opt.checkpoints_dir) != Path("checkpoints"):
+            command += ["--checkpoints_dir", self.opt.checkpoints_dir]
+        return f"{start} {shlex.join([*command, '--continue_train'])}"
