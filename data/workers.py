@@ -1,0 +1,36 @@
+"""The processes that load images."""
+
+import atexit
+import signal
+import weakref
+
+from torch.utils.data import DataLoader
+
+LEFT_ALONE = 60  # seconds
+
+
+def leave_signals_to_training(worker: int) -> None:
+    """For `worker_init_fn`: a signal to the whole job must not take the data of its last step away.
+
+    Ctrl-C in a terminal, `scancel` and the like reach every process. The training process then
+    finishes a step and ends its workers. Should it be unable to, they end by themselves.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LEFT_ALONE))
+
+
+def end_workers_at_exit(batches: DataLoader) -> None:
+    """End the workers that live on between epochs when the program ends, however it ends.
+
+    Python itself would send them a signal that they leave alone, and wait.
+    """
+    atexit.register(_end_workers, weakref.ref(batches))
+
+
+def _end_workers(reference: weakref.ref) -> None:
+    iterator = getattr(reference(), "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()
