@@ -1,7 +1,9 @@
 """train.py with float64 as the default type: rounding then hides nothing. Run by torchrun."""
 
 import functools
+import itertools
 import os
+import signal
 import sys
 
 import torch
@@ -10,12 +12,26 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import train  # noqa: E402
 from util import distributed  # noqa: E402
+from util.watch import Watch  # noqa: E402
 
 torch.set_default_dtype(torch.float64)
 
 if "--bypass_wrapper" in sys.argv:  # what the wrapper is for: plain batch norm under DDP
     sys.argv.remove("--bypass_wrapper")
     distributed.sync_batch_norm.convert = lambda net: net
+
+if "--stop_after" in sys.argv:  # a signal that comes after so many steps of this process
+    at = sys.argv.index("--stop_after")
+    steps = itertools.count(1)
+    after_step, last = Watch.after_step, int(sys.argv[at + 1])
+    del sys.argv[at : at + 2]
+
+    def count_and_stop(self, step):
+        if next(steps) == last:
+            self._ask(signal.SIGTERM, None)
+        after_step(self, step)
+
+    Watch.after_step = count_and_stop
 
 if __name__ == "__main__":
     for line in sys.argv[1:]:  # each argument is a command line

@@ -4,16 +4,15 @@ import csv
 import os
 import re
 import signal
-import subprocess
 import time
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, TWO_EPOCHS, write_pictures
-from ranks import ROOT, launcher, torchrun
+from jobs import IN_PROC, job
+from ranks import ROOT, torchrun
 
 import train
 
@@ -120,81 +119,6 @@ def test_one_process_by_torchrun_is_one_process_and_2_ranks_go_on_from_it(here, 
 
 # ---- failure ---------------------------------------------------------------------------------
 
-IN_PROC = pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="finds the processes of a job in /proc"
-)
-
-
-def stat(pid):
-    """(state, parent, start time) of a process; None if there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return None
-    return fields[0], int(fields[1]), fields[19]
-
-
-class Job:
-    """A running torchrun with all its processes."""
-
-    def __init__(self, folder, *command):
-        self.output = folder / "output.txt"  # a pipe would stay open as long as an orphan lives
-        with open(self.output, "w") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        self.seen = {}
-
-    def look(self):
-        """Note the processes there are by now: torchrun, its ranks, their loader workers."""
-        stats = {int(p.name): stat(p.name) for p in Path("/proc").glob("[0-9]*")}
-        family = {self.process.pid}
-        while True:
-            more = {pid for pid, s in stats.items() if s and s[1] in family} - family
-            if not more:
-                break
-            family |= more
-        self.seen |= {pid: stats[pid][2] for pid in family if stats.get(pid)}
-
-    def ranks(self):
-        """The process id of each rank."""
-        found = {}
-        for pid in self.seen:
-            now = stat(pid)
-            if now and now[1] == self.process.pid:
-                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                found |= {int(e[5:]): pid for e in environment if e.startswith(b"RANK=")}
-        return found
-
-    def alive(self):
-        """Those of the processes noted that still run (a zombie does not)."""
-        now = {pid: stat(pid) for pid in self.seen}
-        return [p for p, s in now.items() if s and s[2] == self.seen[p] and s[0] not in "ZX"]
-
-    def wait(self, condition, seconds):
-        """Wait until something is so; how long that took."""
-        start = time.monotonic()
-        while not condition():
-            self.look()
-            assert time.monotonic() - start < seconds, self.output.read_text()
-            time.sleep(0.05)
-        return time.monotonic() - start
-
-    def ended(self):
-        return self.process.poll() is not None
-
-
-@contextmanager
-def job(folder, *command):
-    running = Job(folder, *launcher(2), *map(str, command))
-    try:
-        yield running
-    finally:
-        running.look()
-        running.process.kill()
-        for pid in running.alive():
-            os.kill(pid, signal.SIGKILL)
-        running.process.wait()
-
-
 def check_the_end(running):
     """It ends by itself and not well, leaves nobody behind, and no file that cannot be read."""
     running.wait(running.ended, seconds=20)
@@ -232,7 +156,7 @@ def log():
 
 
 @IN_PROC
-def test_an_interrupt_ends_the_job_with_one_message(here, tmp_path):
+def test_an_interrupt_ends_the_job_with_one_message_and_a_checkpoint(here, tmp_path):
     """Ctrl-C in a terminal reaches every process, and torchrun passes it on once more."""
     data = pairs(tmp_path / "data", 64)
     with job(tmp_path, PROGRAM, *arguments(data, *ENDLESS)) as running:
@@ -241,7 +165,10 @@ def test_an_interrupt_ends_the_job_with_one_message(here, tmp_path):
         for pid in [running.process.pid, *running.ranks().values()]:
             os.kill(pid, signal.SIGINT)
         output = check_the_end(running)
-    assert output.count("interrupted") == 1
+    assert output.count("SIGINT: finishing this step") == 1
+    assert output.count("stopped by SIGINT and saved") == 1 and "error: " not in output
+    state = torch.load("checkpoints/n/latest_train_state.pth", weights_only=True)
+    assert state["progress"]["total_iters"] == counters()[-1][2]
     assert tracebacks(output) == TORCHRUNS_OWN
 
 

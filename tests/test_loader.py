@@ -152,6 +152,15 @@ def test_samples_do_not_depend_on_the_number_of_threads():
     assert_same(*batches)
 
 
+def test_samples_do_not_depend_on_the_others_in_their_batch():
+    one, many = (epochs(Loader(Noise(), options(batch_size=n)), [1]) for n in (1, 3))
+    for key in ("index", "python", "numpy", "torch"):
+        assert torch.equal(*(torch.cat([batch[key] for batch in each]) for each in (one, many)))
+    index = one[2]["index"].item()
+    with loader_module.seeded(3, 1, index):  # the seed, the epoch
+        assert Noise()[index]["python"] == one[2]["python"].item()
+
+
 def test_the_epoch_number_alone_decides_an_epoch():
     loader = Loader(Noise(), options())
     first, second, again = (epochs(loader, [n]) for n in (1, 2, 1))

@@ -270,7 +270,7 @@ def test_smallest_picture_of_a_discriminator_gives_one_logit(name, n_layers, nor
 
 def test_norm_layers_are_what_the_table_says():
     instance = get_norm_layer("instance")(4)
-    assert type(instance) is nn.InstanceNorm2d
+    assert isinstance(instance, nn.InstanceNorm2d)
     assert not instance.affine and not instance.track_running_stats
     for name in ("batch", "syncbatch", "sync_batch"):
         assert type(get_norm_layer(name)(4)) is nn.BatchNorm2d

@@ -1,21 +1,13 @@
 """A run that was interrupted, anywhere, and continued is the run that was not, bit for bit."""
 
-import csv
-import json
-import random
-import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from conftest import TINY, write_pictures
-from same import assert_same_run, run_of
+from same import assert_same_run
 
-import models
 import train
-from options.train_options import TrainOptions
-from util import checkpoint, distributed, randomness, restarts, training_state
+from util import checkpoint
 from util.progress import Progress
 
 EPOCHS = ["--n_epochs", "2", "--n_epochs_decay", "2", "--load_size", "40"]
@@ -69,7 +61,8 @@ def interrupted(argv, name, deaths, dying_after):
     """Train with a death after each of these numbers of steps, going on from the last save."""
     for steps in [*deaths, 10**6]:
         dying_after(steps)
-        more = ["--continue_train"] if checkpoint.state_path(f"checkpoints/{name}", "latest").exists() else []
+        saved = checkpoint.state_path(f"checkpoints/{name}", "latest").exists()
+        more = ["--continue_train"] * saved
         try:
             train.main([*argv, *more])
         except Killed:
@@ -87,11 +80,12 @@ def test_an_interrupted_run_is_the_uninterrupted_one(case, data, here, dying_aft
 
 
 def test_a_death_at_every_step(data, here, dying_after):
-    more = ["--model", "template", "--save_latest_freq", "2", "--print_freq", "3", "--n_epochs", "1"]
-    train.main(command(data, "whole", *more, "--n_epochs_decay", "1"))
+    more = ["--model", "template", "--save_latest_freq", "2", "--print_freq", "3"]
+    more += ["--n_epochs", "1", "--n_epochs_decay", "1"]
+    train.main(command(data, "whole", *more))
     for step in range(10):
         name = f"broken_{step}"
-        argv = command(data, name, *more, "--n_epochs_decay", "1")
+        argv = command(data, name, *more)
         interrupted(argv, name, [step], dying_after)
         assert_same_run("checkpoints/whole", f"checkpoints/{name}")
 

@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -202,3 +204,42 @@ def test_the_links_of_the_demo_survive_a_space_in_the_path(tmp_path):
         folder / "results/demo/test_latest/index.html",
         folder / "checkpoints/demo/web/index.html",
     ]
+
+
+# stand for SLURM's programs; each writes down what it was asked for
+SRUN = """#!/bin/bash
+echo $$ > "$RECORD.pid"
+trap 'sleep 0.3; echo saved >> "$RECORD"; exit 143' TERM
+while true; do sleep 0.05; done
+"""
+SCANCEL = """#!/bin/bash
+echo scancel "$@" >> "$RECORD"
+kill -TERM "$(cat "$RECORD.pid")"
+"""
+SCONTROL = """#!/bin/bash
+[ "$1" = show ] && { echo node1; exit; }
+echo scontrol "$@" >> "$RECORD"
+"""
+
+
+def test_slurm_saves_and_requeues_before_the_time_is_up(repository, tools, tmp_path):
+    for name, text in {"srun": SRUN, "scancel": SCANCEL, "scontrol": SCONTROL}.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    for tool in ("sleep", "cat"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    record = tmp_path / "record"
+    slurm = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node1"}
+    job = subprocess.Popen(
+        ["bash", str(repository / "scripts" / "train_slurm.sh")],
+        env={"PATH": str(tools), "RECORD": str(record), "SLURM_SUBMIT_DIR": str(repository), **slurm},
+    )
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "record.pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)  # until the stand-in waits for signals
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(20) == 0
+    assert record.read_text().splitlines() == [
+        "scancel --signal=TERM 77", "saved", "scontrol requeue 77",
+    ]  # fmt: skip

@@ -68,11 +68,11 @@ class Saver:
             f"going on from {path}: epoch {counters['epoch']}, image {counters['position']} of "
             f"{counters['images']}, {counters['total_iters']} images in all"
         )
-        batch = self.opt.global_batch_size
+        batch, before = self.opt.global_batch_size, f"{ranks} rank" + "s" * (ranks > 1)
         if ranks != distributed.world_size():
             distributed.say(
-                f"so far on {ranks} ranks, now on {distributed.world_size()}, {batch} images in a "
-                "batch of all; the image pools are dealt anew"
+                f"so far on {before}, now on {distributed.world_size()}, {batch} images in a batch "
+                "of all; the image pools are dealt anew"
             )
 
     def save(self, tags: list[str], counters: Counters) -> None:
