@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from models.networks import GAN_MODES, LR_POLICIES
@@ -9,6 +10,7 @@ from options.base_options import BaseOptions, collected, full_name
 from options.parser import Parser
 from options.resume import conflicts, plain_options, taken_over
 from util import checkpoint, distributed, restarts
+from util.errors import UserError
 
 GETTING_STARTED = """needs --dataroot, the folder of the data set, for example:
   python scripts/make_demo_dataset.py      # draws a small data set of facades
@@ -44,6 +46,12 @@ class TrainOptions(BaseOptions):
             type=int,
             help="images in a batch over all processes; in place of --batch_size",
         )
+        add("--accumulate", type=int, default=1, help="compute a batch in so many parts: less memory")
+        add(
+            "--checkpoint_activations",
+            action="store_true",
+            help="compute activations twice rather than keep them: less memory",
+        )
         add("--dist_timeout", type=float, default=10.0, help="minutes to wait for other ranks")
         add("--beta1", type=float, default=0.5, help="momentum of Adam")
         add("--lr_policy", default="linear", choices=LR_POLICIES, help="learning rate schedule")
@@ -78,7 +86,8 @@ class TrainOptions(BaseOptions):
         self.header: dict[str, Any] | None = None
         parser = super().build_parser(argv)
         opt, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
-        opt.name = full_name(opt)
+        with suppress(UserError):  # a bad --suffix is told in `finish`, with all other problems
+            opt.name = full_name(opt)
         self.header = distributed.from_main(lambda: _header(opt))
         if self.header:
             self.saved = taken_over(self.header["options"], parser)

@@ -182,7 +182,7 @@ class Progress:
 
     def _step(self) -> Step:
         where = f"epoch {self.epoch}, image {self.epoch_iter} of {len(self.loader)}"
-        return Step(where, self.model.named_losses(), self.model.get_image_paths())
+        return Step(where, self.model.losses_so_far(), self.model.get_image_paths())
 
     def _leave(self, saved: bool) -> None:
         """Save and end the program, as a signal has asked."""
