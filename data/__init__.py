@@ -6,6 +6,7 @@ Dropping a file in adds a dataset; there is no list to edit. data/template_datas
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
+from data import cache
 from data.base_dataset import BaseDataset
 from data.loader import Loader
 from util.registry import Registry
@@ -29,6 +30,9 @@ def create_dataset(opt: Namespace) -> Loader:
     """Build the dataset that the options name, and the loader that makes batches of it.
 
     Raises:
-        UserError: the dataset does not exist or finds no images.
+        UserError: the dataset does not exist or finds no images, or --cache does not work.
     """
-    return Loader(find_dataset_using_name(opt.dataset_mode)(opt), opt)
+    dataset = find_dataset_using_name(opt.dataset_mode)(opt)
+    if getattr(opt, "cache", "none") == "ram":
+        cache.fill(dataset)
+    return Loader(dataset, opt)

@@ -2,18 +2,18 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
-
-from PIL import Image
 
 from data.base_dataset import (
     BaseDataset,
+    Picture,
     channels,
     check_channels,
     get_params,
     get_transform,
     resized_size,
+    size_of,
 )
 from data.image_folder import (
     contents,
@@ -23,6 +23,7 @@ from data.image_folder import (
     shortened,
     two_folders,
 )
+from data.pictures import Pictures
 from util.errors import UserError
 
 
@@ -58,6 +59,8 @@ class AlignedDataset(BaseDataset):
             self.pairs = pairs[: int(min(opt.max_dataset_size, len(pairs)))]
         nc_A, nc_B = channels(opt)
         self.grayscale_A, self.grayscale_B = nc_A == 1, nc_B == 1
+        self.both = Pictures(opt, self.grayscale_A, self.grayscale_B)
+        self.read_A, self.read_B = Pictures(opt, self.grayscale_A), Pictures(opt, self.grayscale_B)
 
     def __len__(self) -> int:
         """The number of pairs."""
@@ -67,11 +70,11 @@ class AlignedDataset(BaseDataset):
         """One pair: A (C, H, W), B (C, H, W) with the same crop and flip, A_paths, B_paths."""
         path_A, path_B = self.pairs[index]
         if self.side_by_side:
-            A, B = halves(load_image(path_A), path_A)
+            A, B = self.both(path_A)
         else:
-            A, B = load_image(path_A), load_image(path_B)
+            (A,), (B,) = self.read_A(path_A), self.read_B(path_B)
             self.check_sizes(A, B, path_A, path_B)
-        params = get_params(self.opt, A.size)
+        params = get_params(self.opt, size_of(A))
         return {
             "A": get_transform(self.opt, params, self.grayscale_A)(A),
             "B": get_transform(self.opt, params, self.grayscale_B)(B),
@@ -79,28 +82,22 @@ class AlignedDataset(BaseDataset):
             "B_paths": path_B,
         }
 
-    def check_sizes(self, A: Image.Image, B: Image.Image, path_A: str, path_B: str) -> None:
+    def to_cache(self) -> Sequence[tuple[Pictures, Sequence[str]]]:
+        """The files of all pairs."""
+        paths_A, paths_B = zip(*self.pairs, strict=True)
+        if self.side_by_side:
+            return [(self.both, paths_A)]
+        return [(self.read_A, paths_A), (self.read_B, paths_B)]
+
+    def check_sizes(self, A: Picture, B: Picture, path_A: str, path_B: str) -> None:
         """Stop if a crop of A would not show the same part as the same crop of B."""
-        if resized_size(self.opt, A.size) != resized_size(self.opt, B.size):
+        if resized_size(self.opt, size_of(A)) != resized_size(self.opt, size_of(B)):
+            A, B = load_image(path_A), load_image(path_B)  # those from the cache are resized
             raise UserError(
                 f"{path_A} is {A.width}x{A.height} and {path_B} is {B.width}x{B.height}: with "
                 f"--preprocess {self.opt.preprocess} the two do not match; make them equal in "
                 "size, or use --preprocess resize_and_crop"
             )
-
-
-def halves(image: Image.Image, path: str) -> tuple[Image.Image, Image.Image]:
-    """The left and the right half of a picture; of an odd width the last column is dropped."""
-    half = image.width // 2
-    if not half:
-        raise UserError(
-            f"{path} is {image.width}x{image.height}, too narrow for two pictures side by side; "
-            "replace it or move it elsewhere"
-        )
-    return (
-        image.crop((0, 0, half, image.height)),
-        image.crop((half, 0, 2 * half, image.height)),
-    )
 
 
 def pair_by_stem(folder_A: str, folder_B: str) -> list[tuple[str, str]]:

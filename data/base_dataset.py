@@ -3,9 +3,9 @@
 import random
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -14,6 +14,13 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from util.errors import UserError
+
+if TYPE_CHECKING:
+    from data.pictures import Pictures
+
+Picture = Image.Image | torch.Tensor  # a tensor is (C, H, W) uint8, prepared, from the cache
+
+MOST_PIXELS = 1 << 28  # of a resized picture
 
 
 class BaseDataset(torch.utils.data.Dataset, ABC):
@@ -26,6 +33,7 @@ class BaseDataset(torch.utils.data.Dataset, ABC):
     """
 
     provides: tuple[str, ...] = ("A", "B")  # the images in a sample, for models to compare with
+    quick_from_cache = True  # with --cache ram a sample takes a millisecond: no need of workers
 
     def __init__(self, opt: Namespace) -> None:
         """Keep the options; subclasses call this first and then list their files."""
@@ -52,6 +60,13 @@ class BaseDataset(torch.utils.data.Dataset, ABC):
 
         The models here read "A", "B" (images), "A_paths" and "B_paths" (str).
         """
+
+    def to_cache(self) -> "Sequence[tuple[Pictures, Sequence[str]]]":
+        """What `--cache ram` keeps: what reads the files, and the paths it is called with.
+
+        A dataset that does not say so is one that the cache cannot help.
+        """
+        return ()
 
 
 def channels(opt: Namespace) -> tuple[int, int]:
@@ -157,52 +172,82 @@ def get_transform(
         params: crop and flip from `get_params`; None draws them anew for each image.
         grayscale: make one channel of the image.
         method: how to resize, a torchvision or PIL constant.
-        convert: False leaves a PIL image.
+        convert: False leaves the picture what it is, of PIL or uint8.
 
     Returns:
-        A callable from a PIL image to a (C, H, W) float32 tensor in [-1, 1]; it can be pickled.
+        A callable from a picture, of PIL or from the cache, to a (C, H, W) float32 tensor in
+        [-1, 1]; it can be pickled.
 
     Raises:
         UserError: `--preprocess` is not known.
     """
     params = params or {"crop_pos": None, "flip": None}
-    steps: list[Callable] = [transforms.Grayscale(1)] if grayscale else []
-    steps.append(partial(resize, opt=opt, method=method))
+    steps: list[Callable] = [partial(prepare, opt=opt, grayscale=grayscale, method=method)]
     if preprocess_of(opt).crops:
         steps.append(partial(crop, crop_size=opt.crop_size, position=params["crop_pos"]))
     if not opt.no_flip:
         steps.append(partial(flip, mirrored=params["flip"]))
     if convert:
-        steps += [transforms.ToTensor(), normalize]
+        steps.append(to_tensor)
     return transforms.Compose(steps)
 
 
-def resize(image: Image.Image, opt: Namespace, method: InterpolationMode | int) -> Image.Image:
-    """Bring the image to the size that `--preprocess` asks for."""
-    width, height = resized_size(opt, image.size)
-    return F.resize(image, [height, width], interpolation=method)
+def prepare(
+    picture: Picture, opt: Namespace, grayscale: bool, method: InterpolationMode | int
+) -> Picture:
+    """What of preprocessing is the same each time: colours, and the size for `--preprocess`.
+
+    A picture from the cache has been here before.
+    """
+    if isinstance(picture, torch.Tensor):
+        if grayscale and len(picture) != 1:
+            raise ValueError("get_transform wants grey, and data.pictures.Pictures cached colours")
+        return picture
+    if grayscale:
+        picture = F.rgb_to_grayscale(picture)
+    width, height = resized_size(opt, picture.size)
+    if width * height > MOST_PIXELS:  # of a picture one pixel wide, say
+        raise UserError(
+            f"--preprocess {opt.preprocess} would make {width}x{height} pixels of a picture of "
+            f"{picture.width}x{picture.height}; take it out of the data set, or choose another way"
+        )
+    return F.resize(picture, [height, width], interpolation=method)
 
 
-def crop(image: Image.Image, crop_size: int, position: tuple[int, int] | None) -> Image.Image:
+def size_of(picture: Picture) -> tuple[int, int]:
+    """(width, height)."""
+    if isinstance(picture, torch.Tensor):
+        return picture.shape[2], picture.shape[1]
+    return picture.size
+
+
+def crop(picture: Picture, crop_size: int, position: tuple[int, int] | None) -> Picture:
     """Cut out `crop_size` x `crop_size` at (x, y), at random if None.
 
     As in the original, an image that is larger in no direction is left as it is, and one that is
     larger in one direction only is filled up with black.
     """
-    if max(image.size) <= crop_size:
-        return image
-    x, y = random_position(image.size, crop_size) if position is None else position
-    return image.crop((x, y, x + crop_size, y + crop_size))
+    size = size_of(picture)
+    if max(size) <= crop_size:
+        return picture
+    x, y = random_position(size, crop_size) if position is None else position
+    return F.crop(picture, y, x, crop_size, crop_size)
 
 
-def flip(image: Image.Image, mirrored: bool | None) -> Image.Image:
+def flip(picture: Picture, mirrored: bool | None) -> Picture:
     """Swap left and right; None: with probability 1/2."""
     if mirrored is None:
         mirrored = random.random() > 0.5
-    return F.hflip(image) if mirrored else image
+    return F.hflip(picture) if mirrored else picture
 
 
-def normalize(tensor: torch.Tensor) -> torch.Tensor:
-    """[0, 1] to [-1, 1], for any number of channels."""
-    half = [0.5] * tensor.shape[-3]
-    return F.normalize(tensor, half, half)
+def to_unit(picture: Picture) -> torch.Tensor:
+    """A picture as (C, H, W) float32 in [0, 1]; the same bits for both kinds of picture."""
+    if isinstance(picture, torch.Tensor):
+        return picture.float().div_(255)
+    return F.to_tensor(picture)
+
+
+def to_tensor(picture: Picture) -> torch.Tensor:
+    """A picture as (C, H, W) float32 in [-1, 1], for any number of channels."""
+    return to_unit(picture).sub_(0.5).div_(0.5)

@@ -2,13 +2,12 @@
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torchvision.transforms import functional as F
-
-from data.base_dataset import BaseDataset, channels, get_transform
-from data.image_folder import load_image, make_dataset
+from data.base_dataset import BaseDataset, channels, get_transform, to_unit
+from data.image_folder import make_dataset
+from data.pictures import Pictures
 from util.color import rgb_to_lab
 
 
@@ -17,6 +16,8 @@ class ColorizationDataset(BaseDataset):
 
     The idea: Zhang, Isola, Efros 2016, "Colorful Image Colorization", arXiv 1603.08511.
     """
+
+    quick_from_cache = False  # the conversion to Lab is what takes the time
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
@@ -42,6 +43,7 @@ class ColorizationDataset(BaseDataset):
         """
         super().__init__(opt)
         self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
+        self.read = Pictures(opt)
         self.transform = get_transform(opt, convert=False)
 
     def __len__(self) -> int:
@@ -51,6 +53,10 @@ class ColorizationDataset(BaseDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One image: A = L/50 - 1 (1, H, W), B = ab/110 (2, H, W), A_paths, B_paths."""
         path = self.paths[index]
-        rgb = F.to_tensor(self.transform(load_image(path)))
+        rgb = to_unit(self.transform(*self.read(path)))
         lab = rgb_to_lab(rgb.double()).float()
         return {"A": lab[:1] / 50 - 1, "B": lab[1:] / 110, "A_paths": path, "B_paths": path}
+
+    def to_cache(self) -> Sequence[tuple[Pictures, Sequence[str]]]:
+        """All images, in RGB."""
+        return [(self.read, self.paths)]

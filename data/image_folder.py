@@ -3,15 +3,23 @@
 import contextlib
 import difflib
 import os
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from util.errors import UserError
+from util.errors import UserError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
 IMG_EXTENSIONS = [ending for suffix in SUFFIXES for ending in (suffix, suffix.upper())]
+
+ORIENTATION = 0x0112  # the EXIF tag
+# Told by content, not by name. PIL knows more, among them PostScript, which is a program to run.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
+PART = 1 << 20  # values at a time
+# From half of its limit (178 million pixels) on PIL warns of every picture: these are legal here.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def is_image_file(filename: str) -> bool:
@@ -44,22 +52,36 @@ def make_dataset(dir: str, max_dataset_size: float = float("inf")) -> list[str]:
     return paths[: int(min(max_dataset_size, len(paths)))]
 
 
-def walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+def walk(folder: str) -> Iterator[str]:
     """Yield the images under `folder`; a link back to a folder that we are in is not followed."""
-    here = os.path.realpath(folder)
-    if here in above:
-        return
+    left: list[tuple[str, tuple]] = [(folder, ())]  # no recursion: folders may nest deeply
+    while left:
+        folder, above = left.pop()
+        here, entries = _look_into(folder)
+        for entry in entries if here not in above else ():
+            if _is_folder(entry):
+                left.append((entry.path, (*above, here)))
+            elif is_image_file(entry.name):
+                yield entry.path
+
+
+def _look_into(folder: str) -> tuple[tuple[int, int], list[os.DirEntry]]:
+    """What tells this folder from all others, and its content."""
     try:
-        entries = list(os.scandir(folder))
+        stat = os.stat(folder)
+        return (stat.st_dev, stat.st_ino), list(os.scandir(folder))
     except OSError as error:
         raise UserError(
-            f"cannot list the folder {folder}: {error.strerror}; mend its permissions or remove it"
+            f"cannot list the folder {one_line(folder)}: {error.strerror}; mend its permissions "
+            "or remove it"
         ) from error
-    for entry in entries:
-        if entry.is_dir():
-            yield from walk(entry.path, (*above, here))
-        elif is_image_file(entry.name):
-            yield entry.path
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def missing_folder(folder: str) -> str:
@@ -71,7 +93,7 @@ def missing_folder(folder: str) -> str:
         missing, parent = parent, os.path.dirname(parent)
     name = os.path.basename(missing)
     close = difflib.get_close_matches(name, folders_in(parent), n=1)
-    hint = f" Did you mean {close[0]} instead of {name}?" if close else ""
+    hint = f" Did you mean {one_line(close[0])} instead of {name}?" if close else ""
     return f"there is no folder {folder}; {contents(parent)}.{hint} Check --dataroot and --phase"
 
 
@@ -88,7 +110,7 @@ def contents(folder: str, most: int = 10) -> str:
         names = sorted(entry.name for entry in os.scandir(folder))
     except OSError as error:
         return f"{folder} cannot be listed ({error.strerror})"
-    return f"{folder} holds {shortened(names, most) if names else 'nothing'}"
+    return f"{folder} holds {one_line(shortened(names, most)) if names else 'nothing'}"
 
 
 def shortened(names: list[str], most: int = 10) -> str:
@@ -118,15 +140,25 @@ def load_image(path: str, mode: str = "RGB") -> Image.Image:
         UserError: the file cannot be read as an image, with its path and the reason.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(_no_pipe(path), formats=FORMATS) as image:
             image.load()
             with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
-                image = ImageOps.exif_transpose(image)
-            return eight_bits(image).convert(mode)
+                if image.getexif().get(ORIENTATION, 1) != 1:  # else it would only be copied
+                    image = ImageOps.exif_transpose(image)
+            image = eight_bits(image)
+            return image if image.mode == mode else image.convert(mode)  # copies cost time
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
         raise UserError(
-            f"cannot read the image {path}: {reason(error)}; replace it or move it elsewhere"
+            f"cannot read the image {one_line(path)}: {reason(error)}; replace it or move it "
+            "elsewhere"
         ) from error
+
+
+def _no_pipe(path: str) -> str:
+    """The path; OSError where reading it could wait forever."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise OSError("it is a pipe or a device")
+    return path
 
 
 def default_loader(path: str) -> Image.Image:
@@ -138,7 +170,9 @@ def reason(error: Exception) -> str:
     """Why reading failed, in a few words."""
     if isinstance(error, UnidentifiedImageError):
         return "this is no image file of a known format"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{str(error).partition(',')[0]}, so make it smaller or cut it up"
+    return getattr(error, "strerror", None) or one_line(error) or type(error).__name__
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -148,6 +182,10 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """
     if not image.mode.startswith("I"):
         return image
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image)
     scale = 1 if image.mode == "I" and values.max() <= 255 else 257
-    return Image.fromarray((values / scale).round().clip(0, 255).astype(np.uint8))
+    rounded = np.empty(values.size, np.uint8)
+    for start in range(0, values.size, PART):  # all at once in float64 takes gigabytes
+        part = values.reshape(-1)[start : start + PART].astype(np.float64)
+        rounded[start : start + PART] = (part / scale).round().clip(0, 255)
+    return Image.fromarray(rounded.reshape(values.shape))

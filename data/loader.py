@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from data.workers import end_workers_at_exit, leave_signals_to_training
 from util import distributed
 from util.errors import UserError
 
@@ -42,8 +43,7 @@ class Loader:
         if not len(dataset):
             raise UserError(f"--dataset_mode {opt.dataset_mode} has no images in {opt.dataroot}")
         self.dataset = dataset
-        share = max(1, available_cores() // distributed.local_world_size())
-        self.num_threads = min(opt.num_threads, share)
+        self.num_threads = min(opt.num_threads, share_of_cores())
         self.sampler = EpochSampler(
             len(dataset),
             opt.batch_size,
@@ -61,8 +61,10 @@ class Loader:
             multiprocessing_context=start_method if self.num_threads > 0 else None,
             pin_memory=opt.device.type == "cuda",
             collate_fn=collate,
+            worker_init_fn=leave_signals_to_training,
             generator=torch.Generator(),  # or each epoch would draw from the training's generator
         )
+        end_workers_at_exit(self.batches)
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the epoch of the next iteration.
@@ -107,6 +109,16 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def share_of_cores() -> int:
+    """The cores for this rank, where the ranks of its machine divide them; 1 or more."""
+    return max(1, available_cores() // distributed.local_world_size())
+
+
+def default_num_threads(from_memory: bool, most: int = 8) -> int:
+    """How many workers load if nobody says: what is in memory comes fastest without any."""
+    return 0 if from_memory else min(most, share_of_cores())
 
 
 class EpochSampler:
@@ -180,12 +192,20 @@ class SeededDataset(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         """The sample, the same for the same seed, epoch and index; or a Failure."""
-        epoch, index = key
-        with seeded(self.seed, epoch, index):
-            try:
-                return self.dataset[index]
-            except UserError as error:
-                return Failure(str(error))
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+        """The samples of a batch; torch's loader asks for all of them at once."""
+        with as_it_was():
+            return [self.sample(epoch, index) for epoch, index in keys]
+
+    def sample(self, epoch: int, index: int) -> Any:
+        """A sample, with random numbers of its own; or a Failure."""
+        seed_all(self.seed, epoch, index)
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return Failure(str(error))
 
 
 def seed_of(*key: int) -> int:
@@ -196,16 +216,28 @@ def seed_of(*key: int) -> int:
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's (CPU) random numbers from `key`; put them back after.
+    """Seed Python's, numpy's and torch's (CPU) random numbers from `key`; put them back after."""
+    with as_it_was():
+        seed_all(*key)
+        yield
 
-    One thread only, as in a worker: how torch splits the work can change the last bit.
-    """
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    threads = torch.get_num_threads()
+
+def seed_all(*key: int) -> None:
+    """Seed Python's, numpy's and torch's (CPU) random numbers from `key`."""
     seed = seed_of(*key)
     random.seed(seed)
     np.random.seed([seed % 2**32, seed >> 32])
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPUs as well
+
+
+@contextmanager
+def as_it_was() -> Iterator[None]:
+    """After this block the random numbers go on as if it had not been.
+
+    In it, one thread only, as in a worker: how torch splits the work can change the last bit.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield

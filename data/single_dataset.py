@@ -1,11 +1,12 @@
 """One folder of images, for `--model test`."""
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.base_dataset import BaseDataset, check_channels, get_transform
-from data.image_folder import load_image, make_dataset
+from data.image_folder import make_dataset
+from data.pictures import Pictures
 
 
 class SingleDataset(BaseDataset):
@@ -26,6 +27,7 @@ class SingleDataset(BaseDataset):
         """
         super().__init__(opt)
         self.A_paths = make_dataset(self.root, opt.max_dataset_size)
+        self.read = Pictures(opt, opt.input_nc == 1)
         self.transform = get_transform(opt, grayscale=opt.input_nc == 1)
 
     def __len__(self) -> int:
@@ -35,4 +37,8 @@ class SingleDataset(BaseDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One image: A (C, H, W), A_paths."""
         path = self.A_paths[index]
-        return {"A": self.transform(load_image(path)), "A_paths": path}
+        return {"A": self.transform(*self.read(path)), "A_paths": path}
+
+    def to_cache(self) -> Sequence[tuple[Pictures, Sequence[str]]]:
+        """All images."""
+        return [(self.read, self.A_paths)]

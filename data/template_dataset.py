@@ -10,11 +10,12 @@ This one teaches a network to fill holes: A is a picture with a grey square in i
 import os
 import random
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.base_dataset import BaseDataset, check_channels, get_transform
-from data.image_folder import load_image, make_dataset
+from data.image_folder import make_dataset
+from data.pictures import Pictures
 
 
 class TemplateDataset(BaseDataset):
@@ -47,8 +48,10 @@ class TemplateDataset(BaseDataset):
         """List the files here, and read them in __getitem__: that part runs in the workers."""
         super().__init__(opt)  # keeps opt as self.opt and opt.dataroot as self.root
         self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
+        grayscale = opt.input_nc == 1
+        self.read = Pictures(opt, grayscale)  # from the files, or from the cache of --cache ram
         # resize, crop, flip as the options say; to [-1, 1]
-        self.transform = get_transform(opt, grayscale=opt.input_nc == 1)
+        self.transform = get_transform(opt, grayscale=grayscale)
 
     def __len__(self) -> int:
         """The number of images."""
@@ -58,13 +61,17 @@ class TemplateDataset(BaseDataset):
         """One sample: A and B (C, H, W) in [-1, 1], and where they are from.
 
         If A and B are two files, draw crop and flip once, for both: `params = get_params(opt,
-        image.size)`, then `get_transform(opt, params)`; data/aligned_dataset.py does it.
+        size_of(image))`, then `get_transform(opt, params)`; data/aligned_dataset.py does it.
         """
         path = self.paths[index]
-        whole = self.transform(load_image(path))
+        whole = self.transform(*self.read(path))
         holed = whole.clone()
         height, width = whole.shape[-2:]
         side = max(1, int(self.opt.hole_size * min(height, width)))
         y, x = random.randint(0, height - side), random.randint(0, width - side)
         holed[:, y : y + side, x : x + side] = 0
         return {"A": holed, "B": whole, "A_paths": path, "B_paths": path}
+
+    def to_cache(self) -> Sequence[tuple[Pictures, Sequence[str]]]:
+        """What --cache ram keeps. Leave it out, read files as you like, and there is no cache."""
+        return [(self.read, self.paths)]

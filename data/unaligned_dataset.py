@@ -3,11 +3,12 @@
 import os
 import random
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.base_dataset import BaseDataset, channels, check_channels, get_transform
-from data.image_folder import contents, load_image, make_dataset, missing_folder, two_folders
+from data.image_folder import contents, make_dataset, missing_folder, two_folders
+from data.pictures import Pictures
 from util.errors import UserError
 
 
@@ -31,6 +32,7 @@ class UnalignedDataset(BaseDataset):
             raise UserError(no_sets(self.root, opt.phase))
         self.A_paths, self.B_paths = (make_dataset(f, opt.max_dataset_size) for f in folders)
         nc_A, nc_B = channels(opt)
+        self.read_A, self.read_B = Pictures(opt, nc_A == 1), Pictures(opt, nc_B == 1)
         self.transform_A = get_transform(opt, grayscale=nc_A == 1)
         self.transform_B = get_transform(opt, grayscale=nc_B == 1)
 
@@ -47,11 +49,15 @@ class UnalignedDataset(BaseDataset):
         index_B = index if self.opt.serial_batches else random.randrange(len(self.B_paths))
         path_B = self.B_paths[index_B % len(self.B_paths)]
         return {
-            "A": self.transform_A(load_image(path_A)),
-            "B": self.transform_B(load_image(path_B)),
+            "A": self.transform_A(*self.read_A(path_A)),
+            "B": self.transform_B(*self.read_B(path_B)),
             "A_paths": path_A,
             "B_paths": path_B,
         }
+
+    def to_cache(self) -> Sequence[tuple[Pictures, Sequence[str]]]:
+        """Both sets."""
+        return [(self.read_A, self.A_paths), (self.read_B, self.B_paths)]
 
 
 def no_sets(root: str, phase: str) -> str:

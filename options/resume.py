@@ -22,7 +22,7 @@ MAY_CHANGE = {
 # Where to go on, and what follows from the machine: not of the run, so not taken over.
 OF_THE_START = {
     "continue_train", "epoch", "load_iter", "epoch_count", "resume_tag", "name", "suffix",
-    "checkpoints_dir", "gpu_ids", "device", "isTrain",
+    "checkpoints_dir", "gpu_ids", "device", "isTrain", "num_threads",
 }  # fmt: skip
 
 

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from PIL import Image
+from PIL import Image, ImageFile
 from ranks import ROOT, torchrun
 from test_datasets import dataset, options
 from test_loader import assert_same, epochs
@@ -224,6 +225,7 @@ def test_the_size_in_the_header_is_that_of_the_upright_picture(tmp_path, suffix)
 
 def test_planning_leaves_pictures_unread(tmp_path, monkeypatch):
     data_set(tmp_path, "aligned")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it read one"))
     monkeypatch.setattr(pictures, "load_image", lambda path: pytest.fail("it read one"))
     for preprocess in PREPROCESS:
         assert cache.size_if_it_fits(dataset(tmp_path, "aligned", preprocess=preprocess))
@@ -243,6 +245,9 @@ def test_a_cache_that_does_not_fit_is_refused_before_anything_is_read(tmp_path, 
     assert cache.size_if_it_fits(dataset(tmp_path, "unaligned", **changes)) is None
     monkeypatch.setattr(cache, "available_memory", lambda: int(needed / 0.9) + 1)
     assert cache.size_if_it_fits(dataset(tmp_path, "unaligned", **changes)) == needed
+    listed_twice = dataset(tmp_path, "unaligned", **changes)
+    listed_twice.A_paths *= 2
+    assert cache.size_if_it_fits(listed_twice) == needed
 
 
 def test_the_size_is_said(tmp_path, capsys):
@@ -328,6 +333,7 @@ def test_workers_follow_from_the_cores_unless_typed(here, monkeypatch):
         monkeypatch.setattr(loader_module, "available_cores", lambda cores=cores: cores)
         assert num_threads() == expected
         assert num_threads("--cache", "ram") == 0
+        assert num_threads("--cache", "ram", "--model", "colorization") == expected
         assert num_threads("--num_threads", "4") == 4
         assert num_threads("--num_threads", "5", "--cache", "ram") == 5
 
@@ -371,7 +377,10 @@ def test_the_narrowest_limit_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_free_in_cgroups", lambda: iter([700, 300]))
     assert memory.available_memory() == 300
     monkeypatch.setattr(memory, "_free_in_cgroups", lambda: iter([]))
+    monkeypatch.setattr(os, "statvfs", lambda folder: Namespace(f_bavail=2, f_frsize=100))
     assert memory.available_memory() == 1000
+    monkeypatch.setattr(distributed, "local_world_size", lambda: 2)  # then a folder holds the file
+    assert memory.available_memory() == 200
 
 
 def test_limits_of_control_groups(tmp_path):
@@ -445,17 +454,18 @@ def test_ranks_share_the_work_and_the_memory(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_nothing_is_left_of_a_killed_process(tmp_path):
+def test_the_memory_has_no_name_that_outlives_a_killed_process():
     code = (
         "import sys; from data.memory import SharedBlock; block = SharedBlock(1_000_000); "
         "block.bytes[:3] = b'abc'; print('ready', flush=True); sys.stdin.read()"
     )
-    pipe = subprocess.PIPE
+    pipe, before = subprocess.PIPE, set(os.listdir("/dev/shm"))
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=pipe, stdout=pipe) as held:
         assert held.stdout.readline() == b"ready\n"
         files = [os.readlink(f) for f in Path(f"/proc/{held.pid}/fd").iterdir()]
         assert any("image-cache (deleted)" in name for name in files)
-        assert not [name for name in os.listdir("/dev/shm") if name.startswith("image-cache")]
+        left = set(os.listdir("/dev/shm")) - before
+        assert not [name for name in left if name.startswith("image-cache")]
         held.send_signal(signal.SIGKILL)
 
 
