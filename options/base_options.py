@@ -14,6 +14,7 @@ from options import checks
 from options.parser import HelpFormatter, Parser
 from util import devices, distributed
 from util.errors import UserError
+from util.precision import PRECISIONS
 
 NUM_THREADS = 4  # the original's; what nobody types is settled in `finish`
 VISDOM = ("display_id", "display_server", "display_env", "display_port", "display_ncols")
@@ -69,7 +70,8 @@ class BaseOptions:
         with collected(problems):
             opt.name = full_name(opt)
         if opt.num_threads == NUM_THREADS and "num_threads" not in typed:  # no plug-in's default
-            opt.num_threads = default_num_threads(cached=opt.cache == "ram")
+            dataset = data.find_dataset_using_name(opt.dataset_mode)
+            opt.num_threads = default_num_threads(opt.cache == "ram" and dataset.quick_from_cache)
 
     def build_parser(self, argv: Sequence[str]) -> Parser:
         """The whole tree for the model and the data set that `argv` names."""
@@ -114,6 +116,13 @@ class BaseOptions:
         add("--checkpoints_dir", default="./checkpoints", help="where experiments are saved")
         add("--gpu_ids", default="0", help="GPU to use, -1 for the CPU; untyped, the best device")
         add("--seed", type=int, default=0, help="seed of all randomness; repeats a run exactly")
+        add(
+            "--precision",
+            default="fp32",
+            choices=PRECISIONS,
+            help="fp32 is exact, tf32 faster on CUDA; bf16 and fp16 are faster and coarser",
+        )
+        add("--compile", action="store_true", help="compile the networks: slow to start, then fast")
         add("--epoch", default="latest", help="which epoch to load: a number or latest")
         add("--load_iter", type=int, default=0, help="load iter_N instead of an epoch, if over 0")
         add("--verbose", action="store_true", help="print the networks layer by layer")

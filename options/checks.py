@@ -1,7 +1,9 @@
 """What cannot work together: all of it is found here, before anything is built."""
 
 import argparse
+import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import data
 import models
@@ -16,9 +18,14 @@ AT_LEAST = {
     "n_epochs": 0, "n_epochs_decay": 0, "epoch_count": 1, "lr": 0, "lr_decay_iters": 1,
     "lambda_gp": 0, "pool_size": 0, "print_freq": 1, "display_freq": 1, "update_html_freq": 1,
     "save_latest_freq": 1, "save_epoch_freq": 1, "global_batch_size": 1, "dist_timeout": 0.1,
-    "keep_last": 1,
+    "keep_last": 1, "accumulate": 1, "aspect_ratio": 0.01,
+    "lambda_L1": 0, "lambda_A": 0, "lambda_B": 0, "lambda_identity": 0, "lambda_regression": 0,
 }  # fmt: skip
-AT_MOST = {"seed": 2**63 - 1}
+AT_MOST = {  # beyond these, sums of time or of pixels overflow
+    "seed": 2**63 - 1, "n_epochs": 10**7, "n_epochs_decay": 10**7, "dist_timeout": 10**6,
+    "aspect_ratio": 100,
+}  # fmt: skip
+MAY_BE_INFINITE = ("max_dataset_size", "num_test")
 
 
 def problems(opt: argparse.Namespace) -> list[str]:
@@ -34,22 +41,31 @@ def problems(opt: argparse.Namespace) -> list[str]:
         )
     found += [*_cache(opt, dataset), *model.check_options(opt), *dataset.check_options(opt)]
     if opt.isTrain:
-        found += _schedule(opt)
-    elif opt.aspect_ratio <= 0:
-        found.append(f"--aspect_ratio {opt.aspect_ratio} must be over 0")
+        found += [*_schedule(opt), *_memory(opt)]
+    return [*found, *_name(opt)]
+
+
+def _name(opt: argparse.Namespace) -> Iterator[str]:
+    path = Path(opt.name)
     if not opt.name.strip():
-        found.append("--name is empty; give the experiment a name")
-    return found
+        yield "--name is empty; give the experiment a name"
+    elif path.is_absolute() or ".." in path.parts or not path.parts:
+        yield (
+            f"--name {opt.name} leads out of --checkpoints_dir {opt.checkpoints_dir}; give the "
+            "experiment a name, and choose the place of all with --checkpoints_dir"
+        )
 
 
 def _ranges(opt: argparse.Namespace) -> Iterator[str]:
-    for name, least in AT_LEAST.items():
-        value = getattr(opt, name, None)
-        if value is not None and not value >= least:
-            yield f"--{name} {value} is too small; it must be at least {least}"
-    for name, most in AT_MOST.items():
-        if getattr(opt, name) > most:
-            yield f"--{name} {getattr(opt, name)} is too large; it must be at most {most}"
+    for name, value in vars(opt).items():
+        number = isinstance(value, (int, float))
+        if isinstance(value, float) and not math.isfinite(value) and name not in MAY_BE_INFINITE:
+            if math.isnan(value) or name in AT_LEAST:  # a plug-in may take infinity for no limit
+                yield f"--{name} {value} is no number to compute with; type a finite one"
+        elif number and name in AT_LEAST and not value >= AT_LEAST[name]:
+            yield f"--{name} {value} is too small; it must be at least {AT_LEAST[name]}"
+        elif number and name in AT_MOST and value > AT_MOST[name]:
+            yield f"--{name} {value} is too large; it must be at most {AT_MOST[name]}"
 
 
 def _cache(opt: argparse.Namespace, dataset: type[BaseDataset]) -> Iterator[str]:
@@ -85,6 +101,19 @@ def _fits_generator(opt: argparse.Namespace, flag: str, size: int) -> Iterator[s
     least = GENERATORS[opt.netG].minimum
     if size < least and not size % multiple:
         yield f"--{flag} {size} is too small for --netG {opt.netG}; use {least} or more"
+
+
+def _memory(opt: argparse.Namespace) -> Iterator[str]:
+    if opt.accumulate > 1 and opt.batch_size % opt.accumulate:
+        yield (
+            f"--accumulate {opt.accumulate} does not divide the batch of {opt.batch_size} images "
+            "(per process); use a divisor of it, or a multiple as --batch_size"
+        )
+    if opt.compile and opt.checkpoint_activations:
+        yield (
+            "--compile with --checkpoint_activations: a compiled network plans by itself what it "
+            "keeps and what it computes again; leave one of them out"
+        )
 
 
 def _schedule(opt: argparse.Namespace) -> Iterator[str]:

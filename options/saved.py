@@ -44,7 +44,9 @@ def read_options(
     path = folder / "train_opt.json"
     try:
         values = json.loads(_small_text(path))
-        values = {name: values[name] for name in names if name in dict(values)}
+        if not isinstance(values, dict):
+            raise ValueError("it holds no names with values")
+        values = {name: values[name] for name in names if name in values}
         wrong = [name for name in values if not _sane(values[name], accepts, name)]
         if wrong:
             raise ValueError(f"{wrong[0]} cannot be {reprlib.repr(values[wrong[0]])}")

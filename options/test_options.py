@@ -52,11 +52,10 @@ class TestOptions(BaseOptions):
     def finish(
         self, opt: argparse.Namespace, typed: set[str], parser: Parser, problems: list[str]
     ) -> None:
-        """One image at a time, in order, uncropped; and no flag may contradict the checkpoint."""
+        """In order, uncropped; and no flag may contradict the checkpoint."""
         super().finish(opt, typed, parser, problems)
         if self.load_follows_crop and "load_size" not in typed:
             opt.load_size = opt.crop_size
-        opt.num_threads, opt.batch_size = 0, 1
         opt.serial_batches, opt.no_flip = True, True
         problems += [
             f"{parser.flag(key, vars(opt)[key])} contradicts the checkpoints in {self.saved_in}, "
@@ -73,6 +72,11 @@ class TestOptions(BaseOptions):
                 "without --model, the generator is applied to every picture under --dataroot; to "
                 f"test as in training: --model {self.trained_model}"
             )
+
+
+def one_by_one(opt: argparse.Namespace) -> argparse.Namespace:
+    """The options of a loader that yields single images: they make batches by their sizes later."""
+    return argparse.Namespace(**{**vars(opt), "batch_size": 1})
 
 
 def interchangeable(key: str, typed: object, trained: object, netG: str) -> bool:

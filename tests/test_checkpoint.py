@@ -10,6 +10,7 @@ from torch import nn
 from models import architecture, networks
 from util import checkpoint
 from util.errors import UserError
+from util.version import VERSION
 
 
 def generator(netG="resnet_6blocks", norm="instance", dropout=False, nc=(3, 3), ngf=4):
@@ -173,8 +174,69 @@ def test_a_kill_during_a_save_leaves_the_old_file(tmp_path):
 
 def test_train_state_goes_out_and_comes_back(tmp_path):
     assert checkpoint.load_train_state(tmp_path, "latest") is None
-    checkpoint.save_train_state(tmp_path, "latest", next_epoch=4, total_iters=36)
-    assert checkpoint.load_train_state(tmp_path, "latest") == {"next_epoch": 4, "total_iters": 36}
-    torch.save({"other": 1}, tmp_path / "latest_train_state.pth")
-    with pytest.raises(UserError, match="holds no training state"):
+    checkpoint.save_train_state(tmp_path, "latest", STATE)
+    versions = {"format": 1, "program": VERSION, "torch": str(torch.__version__)}
+    assert checkpoint.load_train_state(tmp_path, "latest") == STATE | versions
+
+
+STATE = {
+    "progress": {"epoch": 2, "position": 0, "total_iters": 36, "images": 36},
+    "options": {"lr": 0.1},
+    "objects": {},
+    "ranks": [{"objects": {}, "numbers": {}, "random": {}}],
+}
+NO_STATE = {
+    "something else": {"other": 1},
+    "a list": [1],
+    "no format": STATE,
+    "another format": STATE | {"format": 0},
+    "a format in words": STATE | {"format": "1"},
+    "no progress": {k: v for k, v in STATE.items() if k != "progress"} | {"format": 1},
+    "a negative counter": STATE | {"format": 1, "progress": STATE["progress"] | {"epoch": -1}},
+    "a counter in words": STATE | {"format": 1, "progress": STATE["progress"] | {"images": "9"}},
+    "a counter that is true": STATE
+    | {"format": 1, "progress": STATE["progress"] | {"epoch": True}},
+    "options in a list": STATE | {"format": 1, "options": []},
+    "no rank": STATE | {"format": 1, "ranks": []},
+    "ranks of numbers": STATE | {"format": 1, "ranks": [1]},
+}
+
+
+@pytest.mark.parametrize("case", NO_STATE)
+def test_what_is_no_training_state_says_so(case, tmp_path):
+    torch.save(NO_STATE[case], tmp_path / "latest_train_state.pth")
+    with pytest.raises(UserError, match="latest_train_state.pth holds no training state; remove"):
         checkpoint.load_train_state(tmp_path, "latest")
+
+
+def test_a_state_of_a_newer_format_says_so(tmp_path):
+    torch.save(STATE | {"format": 2}, tmp_path / "latest_train_state.pth")
+    with pytest.raises(UserError, match="newer version"):
+        checkpoint.load_train_state(tmp_path, "latest")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_copy_of_a_checkpoint_is_all_of_it_and_stands_alone(links, tmp_path, monkeypatch):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: os.stat(""))  # raises OSError
+    for name in ("a", "b"):
+        checkpoint.save({name: torch.ones(1)}, checkpoint.weights_path(tmp_path, "[1]", name))
+    checkpoint.save(STATE, checkpoint.state_path(tmp_path, "[1]"))
+    for _ in range(2):  # again over itself
+        checkpoint.copy_checkpoint(tmp_path, "[1]", "latest")
+    names = {f"{tag}{end}" for tag in ("[1]", "latest") for end in ENDS}
+    assert set(os.listdir(tmp_path)) == names
+    checkpoint.save({"a": torch.zeros(1)}, checkpoint.weights_path(tmp_path, "[1]", "a"))
+    assert torch.load(tmp_path / "latest_net_a.pth")["a"].item() == 1
+    assert torch.load(tmp_path / "latest_train_state.pth") == STATE
+
+
+ENDS = ("_net_a.pth", "_net_b.pth", "_train_state.pth")
+
+
+def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path):
+    kept = ["latest_net_G.pth", ".hidden.pth", "notes.pth.tmp", ".train_opt.txt.tmp"]
+    for name in [*kept, ".latest_net_G.pth.tmp", ".5_train_state.pth.tmp"]:
+        (tmp_path / name).touch()
+    checkpoint.remove_unfinished(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)

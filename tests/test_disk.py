@@ -238,7 +238,7 @@ def test_a_save_that_fails_at_any_operation(tags, links, only_once, here, monkey
         assert message is None or "No space left on device" in message, message
         assert message or only_once and failing.failed == ["link"] or _in_cleaning(failing)
     assert message is None and on_disk().keys() == {"1" if tags == ["latest"] else "2", "latest"}
-    copying = {"unlink"} | ({"link"} if links else set()) if len(tags) > 1 else set()
+    copying = {"link", "unlink"} if len(tags) > 1 else set()
     assert seen == {"open", "write", "flush", "fsync", "replace"} | copying
     assert first > 60
 
@@ -404,7 +404,7 @@ def test_the_folder_vanishes_in_the_middle_of_a_run(more, tmp_path, here, monkey
     argv = command(tmp_path, "--n_epochs", "1000", "--save_latest_freq", "2", *more)
     error = run_into(lambda: shutil.rmtree("checkpoints"), 5, argv, monkeypatch, capsys)
     assert "cannot write checkpoints/n/" in error
-    assert "the folder checkpoints/n is gone" in error and "--checkpoints_dir" in error
+    assert "the folder checkpoints/n is not there" in error and "--checkpoints_dir" in error
     assert not Path("checkpoints").exists()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, TWO_EPOCHS, picture, write_pictures
+from PIL import Image
 
 import test
 import train
@@ -255,6 +256,275 @@ def no_dataroot(tmp):
     return train.main, []
 
 
+def dataroot_is_a_file(tmp):
+    (tmp / "pictures.zip").write_text("PK")
+    return train_on(tmp / "pictures.zip")
+
+
+def folder_that_may_not_be_read(tmp):
+    """Root may read all: a loop of links is what nobody can read."""
+    (tmp / "train").symlink_to(tmp / "train")
+    return train_on(tmp)
+
+
+def in_place_of_2(tmp, put):
+    path = good_pairs(tmp) / "train" / "2.png"
+    path.unlink()
+    put(path)
+    return train_on(tmp)
+
+
+def image_of_no_bytes(tmp):
+    return in_place_of_2(tmp, Path.touch)
+
+
+def link_to_nowhere(tmp):
+    return in_place_of_2(tmp, lambda path: path.symlink_to("nowhere.png"))
+
+
+def drawing_with_the_name_of_a_photo(tmp):
+    return in_place_of_2(tmp, lambda path: path.write_text("<svg/>"))
+
+
+def decompression_bomb(tmp):
+    huge = Image.new("1", (20_000, 20_000))  # 50 kB on the disk
+    return in_place_of_2(tmp, huge.save)
+
+
+def pair_of_one_column(tmp):
+    return in_place_of_2(tmp, picture(1, 1, 10).save)
+
+
+def pictures_of_an_unknown_kind(tmp):
+    (tmp / "train").mkdir()
+    (tmp / "train" / "photo.heic").write_text("")
+    return train_on(tmp)
+
+
+def pipe_among_the_images(tmp):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no pipes with names here")
+    return in_place_of_2(tmp, os.mkfifo)
+
+
+def name_that_leads_out(tmp):
+    return train_on(good_pairs(tmp), "--name", "../n")
+
+
+def name_that_is_absolute(tmp):
+    return train_on(good_pairs(tmp), "--name", "/n")
+
+
+def name_of_nothing_but_a_dot(tmp):
+    return train_on(good_pairs(tmp), "--name", ".")
+
+
+def empty_name(tmp):
+    return train_on(good_pairs(tmp), "--name", "")
+
+
+def name_beyond_the_file_system(tmp):
+    return train_on(good_pairs(tmp), "--name", "n" * 300, model="template")
+
+
+def suffix_that_asks_for_no_option(tmp):
+    return train_on(good_pairs(tmp), "--suffix", "{colour}")
+
+
+def wrong_direction(tmp):
+    return train_on(good_pairs(tmp), "--direction", "BtA")
+
+
+def keeping_nothing(tmp):
+    return train_on(good_pairs(tmp), "--keep_last", "0")
+
+
+def rate_that_is_no_number(tmp):
+    return train_on(good_pairs(tmp), "--lr", "nan")
+
+
+def infinite_rate(tmp):
+    return train_on(good_pairs(tmp), "--lr", "inf")
+
+
+def negative_rate(tmp):
+    return train_on(good_pairs(tmp), "--lr", "-0.1")
+
+
+def negative_weight_of_a_loss(tmp):
+    return train_on(good_pairs(tmp), "--lambda_L1", "-5")
+
+
+def weight_of_a_loss_that_is_no_number(tmp):
+    return train_on(tmp, "--lambda_A", "nan", model="cycle_gan")
+
+
+def momentum_beyond_one(tmp):
+    return train_on(good_pairs(tmp), "--beta1", "2")
+
+
+def epochs_without_end(tmp):
+    return train_on(good_pairs(tmp), "--n_epochs", "9" * 40)
+
+
+def both_batch_sizes(tmp):
+    return train_on(good_pairs(tmp), "--batch_size", "2", "--global_batch_size", "2")
+
+
+def batch_of_nobody(tmp):
+    return train_on(good_pairs(tmp), "--global_batch_size", "0")
+
+
+def flag_without_its_value(tmp):
+    return train_on(good_pairs(tmp), "--lr")
+
+
+def single_dash(tmp):
+    return train_on(good_pairs(tmp), "-lr", "3")
+
+
+STATE = Path("checkpoints/n/latest_train_state.pth")
+
+
+def continuing(tmp, *more, model="template"):
+    """Two epochs have been trained; the command line that goes on with the run."""
+    program, argv = train_on(good_pairs(tmp), "--name", "n", "--no_html", model="template")
+    program(argv)
+    return train_on(tmp, "--name", "n", "--no_html", "--continue_train", *more, model=model)
+
+
+def with_state(tmp, change):
+    """A run that goes on for a third epoch from a state that was changed."""
+    program, argv = continuing(tmp, "--n_epochs", "2")
+    state = torch.load(STATE, weights_only=True)
+    STATE.unlink()  # it is another name of that of epoch 2
+    torch.save(change(state), STATE)
+    return program, argv
+
+
+def other_options_on_resume(tmp):
+    return continuing(tmp, "--n_epochs", "2", "--ngf", "8")
+
+
+def another_model_on_resume(tmp):
+    return continuing(tmp, "--n_epochs", "2", model="pix2pix")
+
+
+def epoch_count_against_the_state(tmp):
+    return continuing(tmp, "--n_epochs", "2", "--epoch_count", "2")
+
+
+def run_that_is_over(tmp):
+    return continuing(tmp)
+
+
+def epoch_to_continue_that_is_not_there(tmp):
+    return continuing(tmp, "--epoch", "7")
+
+
+def iteration_that_is_not_there(tmp):
+    return continuing(tmp, "--load_iter", "500")
+
+
+def half_a_state(tmp):
+    program, argv = continuing(tmp, "--n_epochs", "2")
+    half = STATE.read_bytes()[: STATE.stat().st_size // 2]
+    STATE.unlink()
+    STATE.write_bytes(half)
+    return program, argv
+
+
+def empty_state(tmp):
+    program, argv = continuing(tmp, "--n_epochs", "2")
+    STATE.unlink()
+    STATE.touch()
+    return program, argv
+
+
+def state_with_code(tmp):
+    return with_state(tmp, lambda state: state | {"options": print})
+
+
+def foreign_state(tmp):
+    return with_state(tmp, lambda state: {"epoch": 3, "model": {}})
+
+
+def newer_state(tmp):
+    return with_state(tmp, lambda state: state | {"format": state["format"] + 1})
+
+
+def state_of_other_networks(tmp):
+    return with_state(tmp, lambda state: state | {"objects": {"netX": {}}})
+
+
+def damaged_moments(tmp):
+    def change(state):
+        state["objects"]["optimizers.0"]["state"][0]["exp_avg"] = torch.zeros(2, 2)
+        return state
+
+    return with_state(tmp, change)
+
+
+def log_that_is_a_folder(tmp):
+    program, argv = continuing(tmp, "--n_epochs", "2")
+    Path("checkpoints/n/loss_log.txt").unlink()
+    Path("checkpoints/n/loss_log.txt").mkdir()
+    return program, argv
+
+
+def page_that_is_a_file(tmp):
+    Path("checkpoints/experiment_name").mkdir(parents=True)
+    Path("checkpoints/experiment_name/web").write_text("")
+    return train_on(good_pairs(tmp), model="template")
+
+
+def with_options(tmp, text):
+    with_weights(tmp)
+    Path("checkpoints/experiment_name/train_opt.json").write_text(text)
+    return test_on(tmp)
+
+
+def damaged_options(tmp):
+    return with_options(tmp, '{"ngf": 4,')
+
+
+def options_in_a_list(tmp):
+    return with_options(tmp, "[1, 2]")
+
+
+def option_of_another_kind(tmp):
+    return with_options(tmp, '{"ngf": "many"}')
+
+
+def discriminator_as_generator(tmp):
+    with_weights(tmp)
+    net = networks.define_D(6, 4, "basic")
+    torch.save(net.state_dict(), "checkpoints/experiment_name/latest_net_G.pth")
+    return test_on(tmp)
+
+
+def no_image_to_test(tmp):
+    return test_on(with_weights(tmp), "--num_test", "0")
+
+
+def results_where_nothing_can_be(tmp):
+    if not Path("/proc").is_dir():
+        pytest.skip("a place where not even root can write is known on Linux only")
+    return test_on(with_weights(tmp), "--results_dir", "/proc/nowhere")
+
+
+def aspect_ratio_without_end(tmp):
+    return test_on(with_weights(tmp), "--aspect_ratio", "inf")
+
+
+def aspect_ratio_that_no_memory_holds(tmp):
+    return test_on(with_weights(tmp), "--aspect_ratio", "1e9")
+
+
+def option_of_training_in_a_test(tmp):
+    return test_on(with_weights(tmp), "--continue_train")
+
+
 MISTAKES = [
     (missing_folder, "nowhere", "--dataroot"),
     (empty_folder, "train", "png"),
@@ -298,8 +568,60 @@ MISTAKES = [
     (checkpoints_dir_is_a_file, "taken", "--checkpoints_dir"),
     (results_dir_is_a_file, "taken", "--results_dir"),
     (flag_against_the_checkpoint, "--norm none", "--norm batch"),
-    (aspect_ratio_zero, "--aspect_ratio 0", "over 0"),
+    (aspect_ratio_zero, "--aspect_ratio 0", "at least 0.01"),
     (no_dataroot, "--dataroot", "make_demo_dataset.py"),
+    (dataroot_is_a_file, "pictures.zip", "--dataroot"),
+    (folder_that_may_not_be_read, "train", "--dataroot"),
+    (image_of_no_bytes, "2.png", "replace it"),
+    (link_to_nowhere, "2.png", "replace it"),
+    (drawing_with_the_name_of_a_photo, "2.png", "replace it"),
+    (decompression_bomb, "2.png", "make it smaller"),
+    (pair_of_one_column, "2.png", "side by side"),
+    (pictures_of_an_unknown_kind, "photo.heic", ".png"),
+    (pipe_among_the_images, "2.png", "pipe"),
+    (name_that_leads_out, "--name ../n", "--checkpoints_dir"),
+    (name_that_is_absolute, "--name /n", "--checkpoints_dir"),
+    (name_of_nothing_but_a_dot, "--name .", "--checkpoints_dir"),
+    (empty_name, "--name", "give the experiment a name"),
+    (name_beyond_the_file_system, "nnnnn", "too long"),
+    (suffix_that_asks_for_no_option, "--suffix {colour}", "{load_size}"),
+    (wrong_direction, "--direction", "'AtoB', 'BtoA'"),
+    (keeping_nothing, "--keep_last 0", "at least 1"),
+    (rate_that_is_no_number, "--lr nan", "finite"),
+    (infinite_rate, "--lr inf", "finite"),
+    (negative_rate, "--lr -0.1", "at least 0"),
+    (negative_weight_of_a_loss, "--lambda_L1 -5", "at least 0"),
+    (weight_of_a_loss_that_is_no_number, "--lambda_A nan", "finite"),
+    (momentum_beyond_one, "--beta1 2", "below 1"),
+    (epochs_without_end, "--n_epochs 99999", "at most"),
+    (both_batch_sizes, "--global_batch_size", "type one of them"),
+    (batch_of_nobody, "--global_batch_size 0", "at least 1"),
+    (flag_without_its_value, "--lr", "expected one argument"),
+    (single_dash, "-lr", "--name value"),
+    (other_options_on_resume, "--ngf 8 (it has --ngf 4)", "leave them out"),
+    (another_model_on_resume, "--model pix2pix (it has --model template)", "--name"),
+    (epoch_count_against_the_state, "--epoch_count 2", "leave the flag out"),
+    (run_that_is_over, "the first epoch is 3", "--n_epochs"),
+    (epoch_to_continue_that_is_not_there, "7_net_G.pth", "choose with --epoch"),
+    (iteration_that_is_not_there, "iter_500_net_G.pth", "--load_iter"),
+    (half_a_state, "latest_train_state.pth", "remove it"),
+    (empty_state, "latest_train_state.pth", "remove it"),
+    (state_with_code, "latest_train_state.pth", "refused"),
+    (foreign_state, "latest_train_state.pth", "remove it"),
+    (newer_state, "latest_train_state.pth", "train on with that one"),
+    (state_of_other_networks, "latest_train_state.pth: ", "remove the training state"),
+    (damaged_moments, "latest_train_state.pth: ", "remove the training state"),
+    (log_that_is_a_folder, "loss_log.txt", "Is a directory"),
+    (page_that_is_a_file, "web", "--no_html"),
+    (damaged_options, "train_opt.json", "remove it"),
+    (options_in_a_list, "train_opt.json", "remove it"),
+    (option_of_another_kind, "train_opt.json", "ngf cannot be 'many'"),
+    (discriminator_as_generator, "latest_net_G.pth", "architecture"),
+    (no_image_to_test, "--num_test 0", "at least 1"),
+    (results_where_nothing_can_be, "/proc/nowhere", "--results_dir"),
+    (aspect_ratio_without_end, "--aspect_ratio inf", "finite"),
+    (aspect_ratio_that_no_memory_holds, "--aspect_ratio 1000000000.0", "at most 100"),
+    (option_of_training_in_a_test, "--continue_train", "--help"),
 ]
 
 

@@ -28,6 +28,7 @@ RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 SINCE_0_4_1 = "num_batches_tracked"  # older batch norm checkpoints lack it
 STATE = "_train_state.pth"
 FORMAT = 1  # of the training state
+PARTS = ("objects", "numbers", "random")  # of the state of a rank
 COUNTERS = ("epoch", "position", "total_iters", "images")
 MOST_EXPLAINED = 10_000  # weights; each layer is built to compare, which takes time
 Explain = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], str]
@@ -170,7 +171,10 @@ def load_train_state(directory: Path, tag: str) -> dict[str, Any] | None:
     path = state_path(directory, tag)
     if not path.exists():
         return None
-    state = load(path, mmap=True)
+    try:
+        state = load(path, mmap=True)
+    except UserError as error:
+        raise UserError(f"{error}; or remove it to start from the weights only") from None
     if isinstance(state, dict) and type(state.get("format")) is int and state["format"] > FORMAT:
         raise UserError(f"{path} is from a newer version of this program; train on with that one")
     if not _is_train_state(state):
@@ -179,7 +183,8 @@ def load_train_state(directory: Path, tag: str) -> dict[str, Any] | None:
 
 
 def _is_train_state(state: Any) -> bool:
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    found = state.get("format") if isinstance(state, dict) else None
+    if type(found) is not int or found != FORMAT:
         return False
     progress, ranks = state.get("progress"), state.get("ranks")
     counters = [progress.get(key) for key in COUNTERS] if isinstance(progress, dict) else [None]
@@ -190,6 +195,7 @@ def _is_train_state(state: Any) -> bool:
         and isinstance(ranks, list)
         and len(ranks) > 0
         and all(isinstance(rank, dict) for rank in ranks)
+        and all(isinstance(rank.get(part), dict) for rank in ranks for part in PARTS)
     )
 
 

@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import cache, wraps
 from typing import Any, TypeVar
@@ -397,6 +397,19 @@ def unwrap(net: nn.Module) -> nn.Module:
     """The network that `wrap` was given, or that somebody put into nn.DataParallel."""
     wrappers = (DistributedDataParallel, nn.DataParallel)
     return net.module if isinstance(net, wrappers) else net
+
+
+@contextmanager
+def unsynchronised(nets: Iterable[nn.Module]) -> Iterator[None]:
+    """Within this block gradients of these networks are added up on each rank by itself.
+
+    The next backward pass after it averages the sums over the ranks.
+    """
+    with ExitStack() as stack:
+        for net in nets:
+            if isinstance(net, DistributedDataParallel):
+                stack.enter_context(net.no_sync())
+        yield
 
 
 class Vote:

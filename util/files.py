@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one, and saying why if it cannot be done."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -58,12 +59,15 @@ def copy(source: Path, path: Path) -> None:
 
 def _flush_folder(folder: Path) -> None:
     """Wait until the disk has the names in it; some systems cannot open a folder, or flush it."""
-    with suppress(OSError):
+    try:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 @contextmanager
@@ -71,12 +75,22 @@ def writing(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]:
     """Turn a failed write of `path` into a UserError that says why and what to do."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into RuntimeError
+    except (OSError, RuntimeError) as caught:
+        error = _first_cause(caught)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        mend = "free some space, mend the permissions"
+        if isinstance(error, FileNotFoundError) and not Path(path).parent.exists():
+            reason, mend = f"the folder {Path(path).parent} is not there", "put it back"
         otherwise = remedy or "choose another place (--checkpoints_dir, --results_dir)"
-        raise UserError(
-            f"cannot write {path}: {reason}; free some space, mend the permissions, or {otherwise}"
-        ) from None
+        raise UserError(f"cannot write {path}: {reason}; {mend}, or {otherwise}") from None
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Torch's writer stumbles over a full disk once more, with a RuntimeError about positions."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause or error
 
 
 def encoded(text: str) -> bytes:

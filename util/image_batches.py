@@ -62,7 +62,7 @@ def why_alone(model: Any, nets: Iterable[nn.Module], compiled: bool) -> str | No
     if foreign:
         return f"the networks hold {', '.join(foreign)}, which may look at all of a batch at once"
     if compiled and per_image.drop_out(nets):
-        return "compiled, dropout would draw other numbers (--eval switches it off)"
+        return "what a compiled dropout draws depends on the batch (--eval switches dropout off)"
     return None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
+from util.errors import one_line
 from util.files import encoded, replacing, writing
 
 CONTINUED = ", continued"  # in the heading of a start that went on
@@ -65,7 +66,7 @@ class LossLog:
             The line of loss_log.txt.
         """
         line = f"(epoch: {epoch}, iters: {iters}, time: {seconds:.3f}, data: {waited:.3f}) "
-        line += " ".join(f"{name}: {value:.3f}" for name, value in losses.items())
+        line += " ".join(f"{one_line(name)}: {value:.3f}" for name, value in losses.items())
         self._append(self.text, line + "\n")
         counters = (epoch, iters, total_iters, f"{seconds:.6f}", f"{waited:.6f}")
         row = dict(zip(COUNTERS, counters, strict=True)) | dict(losses)
@@ -85,7 +86,8 @@ class LossLog:
         """Remove the lines of the run that are from beyond `place`, (epoch, images of it)."""
         if not self.text.exists():
             return
-        lines = self.text.read_bytes().splitlines(keepends=True)
+        with writing(self.text):
+            lines = self.text.read_bytes().splitlines(keepends=True)
         starts = [i for i, line in enumerate(lines) if _is_heading(line)]
         first = max((i for i in starts if CONTINUED.encode() not in lines[i]), default=0)
         kept = lines[:first]

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 # Who computes each image by itself: torch's layers, but for those below, and the parts of ours.
-KNOWN = ("torch.nn.modules.", "models.generators", "models.norms")
+KNOWN = ("torch.nn.modules.", "models.generators", "models.norms", __name__)
 RANDOM = (nn.RReLU, nn.FractionalMaxPool2d)
 MANY_PIXELS = 1024  # from here on group norm is the faster one
 

@@ -13,9 +13,10 @@ import torch
 from tqdm import tqdm
 
 from data.loader import Loader
+from data.waiting import waiting_remedy
 from models.base_model import BaseModel
 from options.saved import save_options
-from util import checkpoint, distributed
+from util import checkpoint, device_memory, distributed
 from util.loss_log import LossLog
 from util.pages import TrainingPage
 from util.saver import Counters, Saver
@@ -74,6 +75,7 @@ class Progress:
         self.last_epoch = opt.n_epochs + opt.n_epochs_decay
         self.epoch, self.epoch_iter, self.total_iters = opt.epoch_count, 0, 0
         self.printed = self.shown = False  # in this epoch
+        self.advised = False
         self.saver, self.watch = Saver(opt, model), Watch()
         counters = self.saver.resume()
         if counters:
@@ -158,6 +160,16 @@ class Progress:
             f"{images / max(clock.total, 1e-9):.2f} images/s, {clock.share_waiting:.0%} "
             f"of it waiting for data{rate}; time left {self._time_left()}"
         )
+        if not self.advised:
+            self._advise(clock.share_waiting)
+
+    def _advise(self, share_waiting: float) -> None:
+        """After the first epoch: the memory it takes, and what to do if it waits for data."""
+        self.advised = True
+        distributed.say(device_memory.peak(self.opt.device))
+        remedy = waiting_remedy(share_waiting, self.loader)
+        if remedy:
+            distributed.say(remedy)
 
     def _go_on(self, counters: Counters) -> None:
         """Count from where a saved state was."""

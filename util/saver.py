@@ -5,6 +5,8 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from options.resume import run_options
 from options.saved import save_options
 from util import checkpoint, distributed, restarts, training_state
+from util.errors import UserError
 
 Counters = dict[str, int | bool]
 
@@ -48,9 +51,18 @@ class Saver:
             return None
         state = self._read() if distributed.is_main() else None
         counters = distributed.broadcast(state and (state["progress"], len(state["ranks"])))
-        training_state.restore(self.model, state)
+        with self._path_named():
+            training_state.restore(self.model, state)
         self._say_where(*counters)
         return counters[0]
+
+    @contextmanager
+    def _path_named(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            path = checkpoint.state_path(self.folder, self.opt.resume_tag)
+            raise UserError(f"{path}: {error}") from None
 
     def _read(self) -> dict[str, Any]:
         state = checkpoint.load_train_state(self.folder, self.opt.resume_tag)

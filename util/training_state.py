@@ -1,9 +1,9 @@
 """What a run goes on from, collected from a model and put back; util/checkpoint.py has the files.
 
 Nothing in a model has to be listed. Every attribute that has `state_dict` and `load_state_dict`
-is kept: networks, optimizers, schedules, image pools, a gradient scaler; so is every number that
-training has changed, such as a counter of steps. Random states, pools and numbers are kept for each
-rank, the rest once.
+is kept: networks, optimizers, schedules, image pools, a gradient scaler; so is every number and
+every nn.Parameter that training has changed, such as a counter of steps. Random states, pools and
+numbers are kept for each rank, the rest once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,17 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from util import distributed, randomness
 from util.errors import UserError
+from util.pickles import LARGEST_TUPLE
+from util.plausible import check_optimizer, check_schedule, check_setting
 
 ALIKE = (nn.Module, torch.optim.Optimizer, LRScheduler, ReduceLROnPlateau)  # on all ranks
+NUMBER = (bool, int, float, np.bool_, np.integer, np.floating)
+PLAIN = (  # a subclass, such as an enum, would be code in a file
+    ((bool, np.bool_), bool), ((int, np.integer), int), ((float, np.floating), float),
+    (str, str.__str__),
+)  # fmt: skip
 HOW_IT_IS_COMPUTED = ("fused", "foreach", "capturable", "differentiable")  # by the device at hand
 
 
 class Numbers:
-    """The numbers among the attributes of a model that training changes.
+    """The numbers, and parameters of no network, among the attributes of a model.
 
     Args:
         model: as it is before training; the constants in it are told from counters by that.
@@ -33,18 +40,22 @@ class Numbers:
         """Remember the values."""
         self.model, self.before = model, _numbers(model)
 
-    def changed(self) -> dict[str, Any]:
-        """Name to value, of those that are not as they were."""
-        return {k: v for k, v in _numbers(self.model).items() if not _same(v, self.before.get(k))}
+    def now(self) -> dict[str, Any]:
+        """Name to value."""
+        return _numbers(self.model)
+
+    def changed(self, now: Mapping[str, Any]) -> list[str]:
+        """The names of those that training has changed."""
+        return [name for name, value in now.items() if not _same(value, self.before.get(name))]
 
 
 def _numbers(model: object) -> dict[str, Any]:
     found = {}
     for name, value in vars(model).items():
-        if isinstance(value, Tensor) and value.dim() == 0:
-            found[name] = value.detach().cpu().clone()
-        elif isinstance(value, (bool, int, float)):
-            found[name] = value
+        if isinstance(value, Tensor) and (value.dim() == 0 or isinstance(value, nn.Parameter)):
+            found[name] = plain(value, name).clone()
+        elif isinstance(value, NUMBER):
+            found[name] = plain(value, name)
     return found
 
 
@@ -75,9 +86,13 @@ def collect(model: object, numbers: Numbers, device: torch.device) -> dict[str, 
             own[name] = plain(thing.state_dict(), name)
         elif distributed.is_main():
             alike[name] = plain(thing.state_dict(), name)
-    mine = {"objects": own, "numbers": numbers.changed(), "random": randomness.get_state(device)}
-    ranks = distributed.gather(mine)
-    return {"objects": alike, "ranks": ranks} if ranks else {}
+    now = numbers.now()
+    mine = {"objects": own, "numbers": now, "random": randomness.get_state(device)}
+    ranks = distributed.gather((mine, numbers.changed(now)))
+    changed = {name for _, names in ranks for name in names}  # on one rank perhaps, of all kept
+    for rank, _ in ranks:
+        rank["numbers"] = {k: v for k, v in rank["numbers"].items() if k in changed}
+    return {"objects": alike, "ranks": [rank for rank, _ in ranks]} if ranks else {}
 
 
 def restore(model: object, state: Mapping[str, Any] | None) -> None:
@@ -93,12 +108,14 @@ def restore(model: object, state: Mapping[str, Any] | None) -> None:
     things = dict(stateful(model))
     mine = distributed.scatter(deal(state["ranks"], distributed.world_size()) if state else [])
     alike = distributed.broadcast(state["objects"] if state else None)
-    _compare_names(things, alike.keys() | mine["objects"].keys(), type(model).__name__)
     with _damage_explained():
+        _compare_names(things, alike.keys() | mine["objects"].keys(), type(model).__name__)
         for name, thing in things.items():
             _load(thing, alike[name] if name in alike else mine["objects"][name])
         for name, value in mine["numbers"].items():
-            setattr(model, name, value.to(model.device) if isinstance(value, Tensor) else value)
+            _set(model, name, value)
+        for thing in things.values():
+            _follow_new_schedule(thing)
         (randomness.set_state if mine["dealt"] else randomness.set_shared_state)(mine["random"])
 
 
@@ -112,7 +129,8 @@ def deal(ranks: list[dict[str, Any]], world_size: int) -> list[dict[str, Any]]:
         return [rank | {"dealt": True} for rank in ranks]
     with _damage_explained():
         numbers = {
-            name: _mean([rank["numbers"][name] for rank in ranks]) for name in ranks[0]["numbers"]
+            name: _mean([rank["numbers"][name] for rank in ranks if name in rank["numbers"]])
+            for name in ranks[0]["numbers"]
         }
         return [
             {
@@ -130,6 +148,8 @@ def _deal_objects(ranks: list[dict], place: int, world_size: int) -> dict[str, A
     for name, state in dealt.items():
         if isinstance(state, dict) and isinstance(state.get("images"), list):
             pools = [rank["objects"][name]["images"] for rank in ranks]
+            if not all(isinstance(pool, list) for pool in pools):
+                raise ValueError(f"the pool {name} is no list")
             longest = max(map(len, pools))
             cards = [pool[i] for i in range(longest) for pool in pools if i < len(pool)]
             dealt[name] = state | {"images": cards[place::world_size]}
@@ -137,9 +157,12 @@ def _deal_objects(ranks: list[dict], place: int, world_size: int) -> dict[str, A
 
 
 def _mean(values: list[Any]) -> Any:
-    if isinstance(values[0], (bool, int)):
-        return values[0]  # a counter, alike on all ranks
-    return sum(values) / len(values)
+    fractional = all(isinstance(v, float) or _is_fractional(v) for v in values)
+    return sum(values) / len(values) if fractional else values[0]  # a counter is alike on all
+
+
+def _is_fractional(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 def stateful(model: object) -> Iterator[tuple[str, Any]]:
@@ -148,9 +171,12 @@ def stateful(model: object) -> Iterator[tuple[str, Any]]:
     for name, value in vars(model).items():
         for key, thing in _parts(name, value):
             has_state = hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
-            if has_state and not isinstance(thing, type) and id(thing) not in seen:
+            if not has_state or isinstance(thing, type):
+                continue
+            thing = distributed.unwrap(thing)  # or its names would depend on the number of ranks
+            if id(thing) not in seen:
                 seen.add(id(thing))
-                yield key, distributed.unwrap(thing)
+                yield key, thing
 
 
 def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -170,15 +196,18 @@ def plain(value: Any, name: str) -> Any:
     Raises:
         UserError: there is something else in it, which torch.load(weights_only=True) refuses.
     """
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return value
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
+        return value.detach().as_subclass(Tensor).cpu()
+    for kinds, as_plain in PLAIN:
+        if isinstance(value, kinds):
+            return as_plain(value)
+    if value is None:
+        return None
     if isinstance(value, dict):
-        return {key: plain(part, f"{name}.{key}") for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
+        keys = [plain(key, f"{name}, a key:") for key in value]
+        parts = [plain(part, f"{name}.{key}") for key, part in value.items()]
+        return dict(zip(keys, parts, strict=True))
+    if isinstance(value, list) or (isinstance(value, tuple) and len(value) < LARGEST_TUPLE):
         parts = [plain(part, f"{name}.{place}") for place, part in enumerate(value)]
         return parts if isinstance(value, list) else tuple(parts)
     raise UserError(
@@ -194,7 +223,32 @@ def _load(thing: Any, state: Any) -> None:
             saved | {k: ours[k] for k in HOW_IT_IS_COMPUTED if k in ours} for saved, ours in groups
         ]
         state = state | {"param_groups": kept}
+        check_optimizer(thing, state)
+    elif isinstance(thing, (LRScheduler, ReduceLROnPlateau)):
+        check_schedule(thing, state)
     thing.load_state_dict(state)
+
+
+def _set(model: object, name: str, value: Any) -> None:
+    """Put a number back; a parameter stays the object that its optimizer knows."""
+    ours = getattr(model, name, None)
+    check_setting(ours, value, name)
+    if isinstance(ours, nn.Parameter) and ours.shape == value.shape:
+        ours.data.copy_(value)
+    else:
+        setattr(model, name, value.to(model.device) if isinstance(value, Tensor) else value)
+
+
+def _follow_new_schedule(thing: Any) -> None:
+    """The saved learning rate is that of the old schedule; more epochs make it another one."""
+    if type(thing) is not LambdaLR:
+        return
+    factors = [factor(thing.last_epoch) for factor in thing.lr_lambdas]
+    rates = [rate * factor for rate, factor in zip(thing.base_lrs, factors, strict=True)]
+    if rates != thing.get_last_lr():  # else the model may have changed it by itself
+        for group, rate in zip(thing.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        thing._last_lr = rates
 
 
 def _compare_names(ours: Mapping[str, Any], saved: set[str], model: str) -> None:

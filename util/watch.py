@@ -88,6 +88,7 @@ class Watch:
         tensors = [v.detach() for v in losses.values() if isinstance(v, Tensor)]
         numbers = [v for v in losses.values() if not isinstance(v, Tensor)]
         finite = [tensor.isfinite().all() for tensor in tensors] or [torch.tensor(True)]
+        finite = [part.to(finite[0].device) for part in finite]
         bad = torch.stack(finite).all().logical_not().float()
         flags = torch.stack([torch.zeros_like(bad), bad])
         flags[0] += self._asked

@@ -1,0 +1,89 @@
+"""How numbers are held and networks run: precision, compilation, and the CPU's memory allocator."""
+
+import ctypes
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from util.choices import choose
+
+
+class Precision(NamedTuple):
+    """A row of `PRECISIONS`."""
+
+    dtype: torch.dtype | None  # of autocast; None: no autocast
+    tf32: bool  # CUDA may round the factors of float32 products to 10 bits
+    scaled: bool  # small gradients would be 0 without a scaled loss
+
+
+PRECISIONS = {
+    "fp32": Precision(None, tf32=False, scaled=False),
+    "tf32": Precision(None, tf32=True, scaled=False),
+    "bf16": Precision(torch.bfloat16, tf32=True, scaled=False),
+    "fp16": Precision(torch.float16, tf32=True, scaled=True),
+}
+
+
+def configure(device: torch.device, precision: str) -> None:
+    """Set up this process; call it once, before networks are built.
+
+    Args:
+        device: what is trained or tested on.
+        precision: a name in `PRECISIONS`.
+    """
+    row = choose(PRECISIONS, precision, "precision")
+    torch.backends.cuda.matmul.allow_tf32 = row.tf32
+    torch.backends.cudnn.allow_tf32 = row.tf32
+    if device.type == "cpu":
+        keep_freed_memory()
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep large freed blocks; returns whether it could be told to.
+
+    glibc gives every large tensor back to the kernel, which clears its pages anew each time: a
+    sixth of a step of pix2pix. Other C libraries are left alone.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 2**30) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """A block in which convolutions compute in the precision's type; weights stay float32.
+
+    Casts of weights are not kept for the next call: one made before an optimizer's step, or
+    without gradients, would be wrong after it, and a step has both.
+    """
+    row = choose(PRECISIONS, precision, "precision")
+    if row.dtype is None:
+        return nullcontext()
+    return torch.autocast(device.type, row.dtype, cache_enabled=False)
+
+
+def gradient_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler | None:
+    """What keeps float16 gradients from vanishing (arXiv 1710.03740, section 3.2), if needed."""
+    needed = choose(PRECISIONS, precision, "precision").scaled
+    return torch.amp.GradScaler(device.type) if needed else None
+
+
+def compile_networks(nets: Iterable[nn.Module], device: torch.device, fixed_shapes: bool) -> None:
+    """Compile networks in place; type and state-dict keys stay. The first calls take minutes.
+
+    Args:
+        nets: wrapped for several ranks or not.
+        device: where they are; on CUDA with `fixed_shapes` their kernels are recorded in CUDA
+            graphs, because starting them one by one takes longer than a batch of one picture.
+        fixed_shapes: whether all batches have pictures of one size.
+    """
+    graphs = device.type == "cuda" and fixed_shapes
+    for net in nets:
+        net.compile(
+            dynamic=False if fixed_shapes else None, mode="reduce-overhead" if graphs else None
+        )
