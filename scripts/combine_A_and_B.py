@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from util.errors import UserError, one_message
+from data.image_folder import FORMATS
+from util.errors import UserError, one_line, one_message, printable
 
 JPEG = {"quality": 95, "subsampling": 0}  # the usual ones smear the edges of label maps
 SAVE_OPTIONS = {
@@ -90,9 +91,9 @@ def read(path: Path) -> Image.Image:
         UserError: not a picture, truncated, or more than 8 bits per channel.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             upright = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # PIL's decoders raise nearly anything on damaged files
         raise UserError(f"cannot read {path} as a picture ({error}); mend or remove it") from error
     if upright.mode.startswith(("I", "F")):
         raise UserError(f"{path} has more than 8 bits per channel; convert it to 8 bits first")
@@ -155,8 +156,9 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--fold_AB {opt.fold_AB} is where the pictures come from; name another")
     pairs, alone = find_pairs(opt)
     if alone:
-        names = "\n".join(f"  {path}" for path in alone)
-        print(f"left out, {len(alone)} without a partner:\n{names}", file=sys.stderr)
+        names = "\n".join(one_line(path) for path in alone)
+        text = f"left out, {len(alone)} without a partner:\n{names}"
+        print(printable(text), file=sys.stderr)
     if not pairs:
         raise UserError(f"no name is in both --fold_A {opt.fold_A} and --fold_B {opt.fold_B}")
     try:

@@ -16,7 +16,8 @@ import torch
 
 EXTREMES = (0, 1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
 HOSTILE_NAMES = (
-    "../up.png", "/etc/up.png", "a/../../up.png", "..\\up.png", "C:\\up.png", "a\nerror: fake.png",
+    "../../../up.png", "/etc/up.png", "a/../../up.png", "..\\up.png", "C:\\up.png",
+    "a\nerror: fake.png",
     "\x1b[2J\x1b]0;title\x07.png", "\u202egnp.exe", "</script><script>alert(1)</script>.png",
     "\"'&<>.png", "x\x00.png", ".", "..", "", "/", "a/", "n" * 300 + ".png", "a/" * 60 + "b.png",
     "\udcff.png", "con", "-rf", "%2e%2e%2fup", "a/b.png", "a",

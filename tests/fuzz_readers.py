@@ -314,8 +314,8 @@ def table(file: str, place: int, make: Callable, read: Callable) -> Reader:
     return Reader(file, lambda: logs()[place : place + 1], make, read, 0.05, True)
 
 
-def archive(suffix: str, seeds: Callable, make: Callable) -> Reader:
-    return Reader("archive", seeds, make, partial(unpack_inside, suffix), 0.05, True)
+def archive(suffix: str, seeds: Callable, make: Callable, share: float) -> Reader:
+    return Reader("archive", seeds, make, partial(unpack_inside, suffix), share, True)
 
 
 READERS = {
@@ -333,6 +333,6 @@ READERS = {
     "losses.csv": table("losses.csv", 0, inputs.table, go_on_logging),
     "loss_log.txt": table("loss_log.txt", 1, inputs.table, go_on_logging),
     "web/data.js": table("web/data.js", 2, inputs.page_data, go_on_with_page),
-    "zip": archive(".zip", zips, inputs.zip_archive),
-    "tar.gz": archive(".tar.gz", tars, inputs.tar_archive),
+    "zip": archive(".zip", zips, inputs.zip_archive, 0.05),
+    "tar.gz": archive(".tar.gz", tars, inputs.tar_archive, 0.06),
 }
