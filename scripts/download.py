@@ -41,7 +41,10 @@ def save_model(part: Path, target: Path, suffix: str) -> None:
     """Move `part` to `target`, once it is seen to hold weights."""
     import torch  # slow to import, and data sets do not need it
 
+    from util.pickles import screen
+
     try:
+        screen(part)
         state = torch.load(part, map_location="cpu", weights_only=True)
     except OSError:
         raise

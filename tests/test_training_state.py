@@ -597,3 +597,42 @@ def test_the_place_in_the_run_is_said_in_one_line(trained, here, capsys):
     train.main(command(trained, "--continue_train", "--n_epochs", "2"))
     said = capsys.readouterr().out
     assert len(re.findall("going on from checkpoints/n/latest_train_state.pth: epoch 3", said)) == 1
+
+
+class OneLayer:
+    """As little of a model as there can be: a network and its optimizer."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, kind, seed):
+        torch.manual_seed(seed)
+        self.netG = torch.nn.Linear(3, 2)
+        self.optimizers = [kind(self.netG.parameters(), lr=0.01)]
+
+    def step(self):
+        def closure():
+            self.optimizers[0].zero_grad()
+            loss = self.netG(torch.arange(3.0)).square().sum()
+            loss.backward()
+            return loss
+
+        self.optimizers[0].step(closure)
+
+
+KINDS = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop"]
+KINDS += ["ASGD", "Rprop", "LBFGS", "Adafactor"]
+
+
+@pytest.mark.parametrize("kind", [getattr(torch.optim, k) for k in KINDS if hasattr(torch.optim, k)])
+def test_every_optimizer_of_torch_goes_on(kind, tmp_path):
+    """Three steps, then two; or three, saved, loaded into another model, then two."""
+    model, other = OneLayer(kind, 0), OneLayer(kind, 1)
+    numbers = training_state.Numbers(model)
+    for _ in range(3):
+        model.step()
+    torch.save(training_state.collect(model, numbers, model.device), tmp_path / "state.pth")
+    training_state.restore(other, checkpoint.load(tmp_path / "state.pth"))
+    for _ in range(2):
+        model.step()
+        other.step()
+    assert torch.equal(model.netG.weight, other.netG.weight)
