@@ -15,11 +15,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data import create_dataset
+from data.loader import Loader
 from models import create_model
-from models.base_model import naming_images
+from models.base_model import BaseModel, naming_images
 from options.saved import save_options
-from options.test_options import TestOptions
-from util import checkpoint, distributed, randomness
+from options.test_options import TestOptions, one_by_one
+from util import checkpoint, distributed, half_weights, randomness
+from util.image_batches import ImageBatches
+from util.precision import PRECISIONS, configure
 from util.results import Results
 
 
@@ -27,22 +30,50 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Test as the command line says; `argv` None takes the program's own arguments."""
     distributed.one_process_only()
     opt = TestOptions().parse(argv)
+    configure(opt.device, opt.precision)
     randomness.seed_everything(opt.seed)  # pix2pix keeps its dropout when testing
-    loader = create_dataset(opt)
+    loader = create_dataset(one_by_one(opt))
+    model = ready_model(opt)
+    batches = ImageBatches(model, opt.batch_size, opt.compile)
+    if batches.objection:
+        distributed.say(f"--batch_size {opt.batch_size} stays at 1: {batches.objection}")
+    folder = results_folder(opt)
+    save_options(opt, folder)
+    count = test_images(model, loader, batches, opt, folder)
+    distributed.say(f"tested {count} images; the page is {folder / 'index.html'}")
+
+
+def ready_model(opt: argparse.Namespace) -> BaseModel:
+    """The model with its weights, in the mode and the precision to test it in."""
     model = create_model(opt)
     model.setup(opt)
     if opt.eval:
         model.eval()
+    half_weights.halve(model.named_networks().values(), PRECISIONS[opt.precision].dtype)
+    return model
+
+
+def test_images(
+    model: BaseModel,
+    loader: Loader,
+    batches: ImageBatches,
+    opt: argparse.Namespace,
+    folder: Path,
+) -> int:
+    """Write the results of the first --num_test images in one pass; returns how many.
+
+    Workers load ahead and threads write behind; both queues are short, so that memory does not
+    grow with the number of images.
+    """
     count = int(min(len(loader), opt.num_test))
-    folder = results_folder(opt)
-    save_options(opt, folder)
-    batches = itertools.islice(loader, count)
-    with Results(opt, folder) as results, naming_images(model):
-        for batch in tqdm(batches, total=count, unit="image", disable=not sys.stderr.isatty()):
+    bar = tqdm(total=count, unit="image", disable=not sys.stderr.isatty())
+    with Results(opt, folder) as results, naming_images(model), bar:
+        for batch in batches.of(itertools.islice(loader, count)):
             model.set_input(batch)
             model.test()
             results.add(model.get_image_paths(), model.get_current_visuals())
-    distributed.say(f"tested {count} images; the page is {folder / 'index.html'}")
+            bar.update(len(model.get_image_paths()))
+    return count
 
 
 def results_folder(opt: argparse.Namespace) -> Path:

@@ -46,7 +46,7 @@ class TrainOptions(BaseOptions):
             type=int,
             help="images in a batch over all processes; in place of --batch_size",
         )
-        add("--accumulate", type=int, default=1, help="compute a batch in so many parts: less memory")
+        add("--accumulate", type=int, default=1, help="compute a batch in parts, for memory")
         add(
             "--checkpoint_activations",
             action="store_true",

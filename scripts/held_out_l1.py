@@ -21,7 +21,7 @@ from data.unaligned_dataset import UnalignedDataset  # noqa: E402
 from models import create_model  # noqa: E402
 from models.base_model import BaseModel  # noqa: E402
 from options.parser import Parser  # noqa: E402
-from options.test_options import TestOptions  # noqa: E402
+from options.test_options import TestOptions, one_by_one  # noqa: E402
 from util import distributed, randomness  # noqa: E402
 from util.errors import UserError  # noqa: E402
 
@@ -104,7 +104,7 @@ def targets(opt: argparse.Namespace) -> Iterator[Tensor]:
 
 def batches(opt: argparse.Namespace) -> Iterator[dict]:
     """The first --num_test samples, one by one: the loader's batches are of size 1 in testing."""
-    loader = create_dataset(opt)
+    loader = create_dataset(one_by_one(opt))
     return itertools.islice(loader, int(min(len(loader), opt.num_test)))
 
 

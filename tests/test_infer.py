@@ -232,6 +232,23 @@ def test_half_precision_leaves_norm_layers_and_unknown_networks_alone():
     assert odd[0].weight.dtype == torch.float32
 
 
+def mean_difference(some, others):
+    return max(abs(some[name] - others[name]).mean() for name in some if "fake" in name)
+
+
+def test_bfloat16_shows_nearly_the_pictures_of_float32(here, tmp_path, capsys):
+    write_pictures(tmp_path / "d" / "test", 5, width=256, height=128)
+    checkpoint("unet_128", "batch", 2, dropout=True)
+    argv = ["--model", "pix2pix", *SMALL_UNET]
+    exact = run(tmp_path / "d", "exact", *argv, "--no_dropout")
+    argv += ["--precision", "bf16"]
+    assert 0 < mean_difference(exact, run(tmp_path / "d", "half", *argv, "--no_dropout")) < 4
+    alone = run(tmp_path / "d", "alone", *argv)
+    assert mean_difference(exact, alone) > 8  # dropout matters here
+    assert mean_difference(alone, run(tmp_path / "d", "two", *argv, "--batch_size", "2")) < 4
+    assert "stays at 1" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("side", [4, 40])
 @pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.InstanceNorm2d])
 def test_the_norms_of_half_precision_are_those_of_single_images(kind, side):
@@ -300,11 +317,11 @@ def test_a_writer_waits_rather_than_pile_up_pictures(tmp_path, monkeypatch):
         adding = threading.Thread(target=add_all, args=(writer,))
         adding.start()
         adding.join(0.5)
-        assert len(waiting) == 2 * picture_writer.QUEUE
+        at_rest = len(waiting)
         for _ in range(50):
             gate.release()
         adding.join()
-    assert len(waiting) == 50
+    assert (at_rest, len(waiting)) == (2 * picture_writer.QUEUE, 50)
 
 
 def test_a_picture_that_cannot_be_written_is_one_message_and_no_page(here, tmp_path, monkeypatch):

@@ -210,7 +210,7 @@ def test_testing_reads_the_network_options_of_the_training(trained, model):
     opt = parse("test", "--dataroot", "x", "--name", "t", "--model", model)
     assert (opt.netG, opt.norm, opt.ngf, opt.no_dropout) == ("unet_128", "instance", 8, False)
     assert (opt.crop_size, opt.load_size, opt.direction) == (128, 128, "BtoA")
-    assert (opt.batch_size, opt.num_threads, opt.serial_batches, opt.no_flip) == (1, 0, True, True)
+    assert (opt.batch_size, opt.serial_batches, opt.no_flip) == (1, True, True)
 
 
 def test_a_flag_that_contradicts_the_checkpoint_is_an_error_with_both_values(trained, capsys):

@@ -121,7 +121,7 @@ def test_a_second_interrupt_leaves_at_once(data, here, tmp_path):
         running.wait(running.ended, seconds=20)
         output = running.output.read_text()
     assert running.process.returncode == 130
-    assert output.count("interrupted; ") == 1 and "Traceback" not in output
+    assert output.count("interrupted\n") == 1 and "Traceback" not in output
 
 
 @IN_PROC

@@ -33,6 +33,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr("util.progress.waiting_remedy", lambda share, loader: None)
     return clock
 
 

@@ -224,8 +224,7 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun passes on another
         if is_main():
-            text = "interrupted; --continue_train goes on from the last checkpoint"
-            print(text, file=sys.stderr, flush=True)
+            print("interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
 
 
