@@ -15,6 +15,17 @@ CASES = {
     "pix2pix": ["--model", "pix2pix", "--norm", "syncbatch"],  # dropout on
     "pool": ["--model", "pix2pix", "--pool_size", "3", "--gan_mode", "wgangp", "--batch_size", "2"],
     "cycle_gan": ["--model", "cycle_gan"],  # a pool of 50, the identity loss
+    "bf16": ["--model", "cycle_gan", "--precision", "bf16"],
+    "fp16": ["--model", "pix2pix", "--precision", "fp16"],  # with a gradient scaler
+    "accumulate": [
+        "--model",
+        "cycle_gan",
+        "--batch_size",
+        "2",
+        "--accumulate",
+        "2",
+        "--checkpoint_activations",
+    ],
     "plateau": ["--model", "pix2pix", "--lr_policy", "plateau"],
     "cosine": ["--model", "cycle_gan", "--lr_policy", "cosine", "--lambda_identity", "0"],
 }
