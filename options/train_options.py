@@ -88,7 +88,8 @@ class TrainOptions(BaseOptions):
         opt, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
         with suppress(UserError):  # a bad --suffix is told in `finish`, with all other problems
             opt.name = full_name(opt)
-        self.header = distributed.from_main(lambda: _header(opt))
+        if opt.continue_train or restarts.may_have_been():
+            self.header = distributed.from_main(lambda: _header(opt))
         if self.header:
             self.saved = taken_over(self.header["options"], parser)
             parser = super().build_parser(argv)  # once more: it may be of another --model

@@ -1,12 +1,12 @@
 """How numbers are held and networks run: precision, compilation, and the CPU's memory allocator."""
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from util.choices import choose
 
@@ -67,23 +67,46 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, row.dtype, cache_enabled=False)
 
 
-def gradient_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler | None:
-    """What keeps float16 gradients from vanishing (arXiv 1710.03740, section 3.2), if needed."""
-    needed = choose(PRECISIONS, precision, "precision").scaled
-    return torch.amp.GradScaler(device.type) if needed else None
-
-
-def compile_networks(nets: Iterable[nn.Module], device: torch.device, fixed_shapes: bool) -> None:
+def compile_networks(nets: Iterable[nn.Module], graphs: bool, fixed_shapes: bool) -> None:
     """Compile networks in place; type and state-dict keys stay. The first calls take minutes.
 
     Args:
-        nets: wrapped for several ranks or not.
-        device: where they are; on CUDA with `fixed_shapes` their kernels are recorded in CUDA
-            graphs, because starting them one by one takes longer than a batch of one picture.
-        fixed_shapes: whether all batches have pictures of one size.
+        nets: not in DistributedDataParallel, whose hooks then work as ever.
+        graphs: record their kernels in CUDA graphs, because starting them one by one takes longer
+            than a batch of one picture. Call `next_step` before each step then.
+        fixed_shapes: whether all pictures have one size.
     """
-    graphs = device.type == "cuda" and fixed_shapes
+    from torch._dynamo import config as settings  # takes a second, so not at the top
+
+    limit = "recompile_limit" if hasattr(settings, "recompile_limit") else "cache_size_limit"
+    setattr(settings, limit, 64)  # networks of one class share it: 8 would be too few
+    mode = "reduce-overhead" if graphs else None
     for net in nets:
-        net.compile(
-            dynamic=False if fixed_shapes else None, mode="reduce-overhead" if graphs else None
-        )
+        net.compile(dynamic=False if fixed_shapes else None, mode=mode)
+
+
+def why_no_graphs(device: torch.device, fixed_shapes: bool, parts: int) -> str | None:
+    """What keeps compiled networks from being recorded in CUDA graphs; None if nothing does."""
+    if device.type != "cuda":
+        return "there is no CUDA"
+    if not fixed_shapes:
+        return "the pictures have several sizes (--preprocess without crop)"
+    return "the gradients of several parts are added up (--accumulate)" if parts > 1 else None
+
+
+def next_step() -> None:
+    """Tell CUDA graphs that what the last step has made may be overwritten."""
+    torch.compiler.cudagraph_mark_step_begin()
+
+
+def eagerly(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`net(x)` as if it were not compiled: compiled code cannot be differentiated twice."""
+    parts = net.modules() if isinstance(net, nn.Module) else ()
+    compiled = {part: part._compiled_call_impl for part in parts if part._compiled_call_impl}
+    for part in compiled:
+        part._compiled_call_impl = None
+    try:
+        return net(x)
+    finally:
+        for part, code in compiled.items():
+            part._compiled_call_impl = code

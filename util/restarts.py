@@ -11,6 +11,11 @@ def job() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
+def may_have_been() -> bool:
+    """Whether there was a restart at all; every rank knows."""
+    return distributed.restarts() > 0 or os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
 def started_again(directory: Path) -> str | None:
     """Who has started this job again after it had saved a state; None if nobody has.
 
@@ -21,7 +26,7 @@ def started_again(directory: Path) -> str | None:
     """
     if distributed.saved_before_restart():
         return "torchrun"
-    if job() and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+    if job() and may_have_been():
         state = checkpoint.load_train_state(directory, "latest")
         return "SLURM" if state and state.get("job") == job() else None
     return None
