@@ -13,7 +13,7 @@ from data import create_dataset
 from models import create_model
 from models.base_model import naming_images
 from options.train_options import TrainOptions
-from util import checkpoint, distributed, randomness
+from util import checkpoint, distributed, precision, randomness
 from util.progress import Progress
 
 
@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(opt: argparse.Namespace) -> None:
     """Train as the options say, on this rank."""
+    precision.configure(opt.device, opt.precision)
     randomness.seed_everything(opt.seed)
     loader = create_dataset(opt)
     model = create_model(opt)
@@ -40,8 +41,7 @@ def train(opt: argparse.Namespace) -> None:
     with Progress(opt, model, loader) as progress, naming_images(model):
         for epoch in progress.epochs():
             for batch in progress.batches(epoch):
-                model.set_input(batch)
-                model.optimize_parameters()
+                model.train_on(batch)
                 progress.advance()
             model.update_learning_rate()
             progress.end_epoch()

@@ -3,16 +3,20 @@
 import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models import architecture, networks
-from util import checkpoint, distributed
+from models import architecture, networks, speed
+from models.recompute import checkpoint_activations
+from models.stepping import GradientScaler, Parts, held, scaled_backward, stepping_through
+from util import checkpoint, device_memory, distributed, precision
 from util.errors import ImageSizeError, UserError
+
+HALF = (torch.bfloat16, torch.float16)
 
 
 @contextmanager
@@ -33,6 +37,14 @@ def naming_images(model: "BaseModel") -> Iterator[None]:
     except ImageSizeError as error:
         paths = ", ".join(str(path) for path in model.get_image_paths()[:4])
         raise UserError(f"in the batch of {paths}: {error}") from None
+
+
+def _size_of(batch: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of the pictures in a batch, the first that there are."""
+    for value in batch.values():
+        if isinstance(value, Tensor) and value.dim() == 4:
+            return value.shape[-2], value.shape[-1]
+    return None
 
 
 def check_discriminator(opt: argparse.Namespace) -> Iterator[str]:
@@ -75,6 +87,11 @@ class BaseModel(ABC):
         self.metric: float = 0.0  # what --lr_policy plateau follows
         self._generator_loss_sum: Tensor | float = 0.0
         self._generator_loss_count = 0
+        self._records_graphs = False  # compiled networks, in CUDA graphs
+        self._parts: Parts | None = None  # while a batch is computed in parts
+        self.gradient_scaler = GradientScaler(
+            opt.device.type, enabled=self.isTrain and precision.PRECISIONS[opt.precision].scaled
+        )
 
     @staticmethod
     def modify_commandline_options(
@@ -112,10 +129,105 @@ class BaseModel(ABC):
             if isinstance(value, nn.Module):  # losses, and networks that are not saved, as well
                 value.to(self.device)
         if self.isTrain:
+            self._make_fast(opt)
             for name, net in names.items():
                 setattr(self, f"net{name}", distributed.wrap(net, norm=opt.norm))
             self.schedulers = [networks.get_scheduler(o, opt) for o in self.optimizers]
+        if opt.compile:
+            self._compile(opt)
         self.print_networks(opt.verbose)
+
+    def _make_fast(self, opt: argparse.Namespace) -> None:
+        """Layouts, fused optimizers, and what saves memory; all is on its device."""
+        nets = [net for net in vars(self).values() if isinstance(net, nn.Module)]
+        speed.choose_layouts(map(distributed.unwrap, nets), self.device, opt.precision)
+        speed.fuse(self.optimizers)
+        if opt.checkpoint_activations:
+            for net in nets:
+                checkpoint_activations(net)
+        if opt.accumulate > 1 and not self._splits_batches and len(self.optimizers) != 1:
+            raise UserError(
+                f"--accumulate {opt.accumulate}: {type(self).__name__} has "
+                f"{len(self.optimizers)} optimizers and does not say in which order they meet the "
+                "parts of a batch; use a smaller --batch_size, or write its optimize_parameters as "
+                "in models/pix2pix_model.py, with @in_parts and self.parts()"
+            )
+
+    def _compile(self, opt: argparse.Namespace) -> None:
+        fixed = self.isTrain and "crop" in opt.preprocess
+        parts = opt.accumulate if self.isTrain else 1
+        reason = precision.why_no_graphs(self.device, fixed, parts)
+        self._records_graphs = self.isTrain and reason is None
+        if self.isTrain and self.device.type == "cuda" and reason:
+            distributed.say(f"--compile: no CUDA graphs, because {reason}")
+        nets = map(distributed.unwrap, self.named_networks().values())
+        precision.compile_networks(nets, self._records_graphs, fixed)
+
+    @property
+    def _splits_batches(self) -> bool:
+        return getattr(type(self).optimize_parameters, "in_parts", False)
+
+    def train_on(self, batch: Mapping[str, Any]) -> None:
+        """One step of training, as the options say: precision, batch in parts, scaled gradients.
+
+        Args:
+            batch: of the data set.
+
+        Raises:
+            UserError: memory ran out.
+        """
+        opt = self.opt
+        if self._records_graphs:
+            precision.next_step()
+        if opt.accumulate > 1:
+            self._parts = Parts(self, batch, max(1, opt.batch_size // opt.accumulate))
+        with (
+            device_memory.shortage_explained(opt, lambda: _size_of(batch)),
+            stepping_through(self.gradient_scaler, self.optimizers),
+            self._scaled_backward(),
+        ):
+            if self._parts is None:
+                self.set_input(batch)
+            with precision.autocast(self.device, opt.precision):
+                self._optimize()
+        if self._parts is not None:
+            self._parts.join()
+            self._parts = None
+
+    def _optimize(self) -> None:
+        if self._parts is None or self._splits_batches:
+            self.optimize_parameters()
+            return
+        zeroed = [*self.optimizers, *self.named_networks().values()]
+        last = len(self._parts.batches) - 1
+        for place in self._parts.visit():
+            with (
+                held(zeroed if place else (), "zero_grad"),
+                held(self.optimizers if place < last else (), "step"),
+            ):
+                self.optimize_parameters()
+
+    def _scaled_backward(self) -> AbstractContextManager:
+        if self._parts is None and not self.gradient_scaler.is_enabled():
+            return nullcontext()
+        return scaled_backward(self._scale)
+
+    def _scale(self, loss: Tensor) -> Tensor:
+        weight = self._parts.weight if self._parts else 1
+        return self.gradient_scaler.scale(loss) * weight
+
+    def parts(self) -> Iterable[int]:
+        """The parts of the batch, one after the other put into the model: --accumulate.
+
+        For an `optimize_parameters` that is decorated with `in_parts`. Without --accumulate the
+        batch is one part, which is there already.
+        """
+        return self._parts.visit() if self._parts else (0,)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the batch has more than one part: only images are kept of those passed by."""
+        return self._parts is not None and len(self._parts.batches) > 1
 
     def named_networks(self) -> Mapping[str, nn.Module]:
         """The networks by name, read-only."""
@@ -124,6 +236,11 @@ class BaseModel(ABC):
     def named_losses(self) -> Mapping[str, Tensor | float]:
         """The losses of the last step by name, on the device, read-only."""
         return self._view("loss_names", "loss_")
+
+    def losses_so_far(self) -> dict[str, Tensor | float]:
+        """As named_losses, without those that the first steps do not compute yet."""
+        known = {name: getattr(self, f"loss_{name}", None) for name in self.loss_names}
+        return {name: value for name, value in known.items() if value is not None}
 
     def named_visuals(self) -> Mapping[str, Tensor]:
         """The images of the last step or test by name, read-only."""
@@ -148,7 +265,8 @@ class BaseModel(ABC):
     def test(self) -> None:
         """Compute the output images and visuals, without gradients."""
         with torch.no_grad():
-            self.forward()
+            with precision.autocast(self.device, self.opt.precision):
+                self.forward()
             self.compute_visuals()
 
     def compute_visuals(self) -> None:  # noqa: B027  optional for a subclass
@@ -196,7 +314,8 @@ class BaseModel(ABC):
 
     def get_current_visuals(self) -> dict[str, Tensor]:
         """The images of the last step or test by name, (N, C, H, W) in [-1, 1]."""
-        return dict(self.named_visuals())
+        visuals = self.named_visuals()
+        return {k: v.float() if v.dtype in HALF else v for k, v in visuals.items()}
 
     def save_networks(self, tag: str | int) -> None:
         """Save every network as `{tag}_net_{NAME}.pth`."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from models import networks
 from models.base_model import BaseModel, check_discriminator, frozen
+from models.stepping import in_parts
 from util.image_pool import ImagePool
 
 
@@ -79,6 +80,10 @@ class CycleGANModel(BaseModel):
         )
 
     def _build_training(self, opt: argparse.Namespace) -> None:
+        # compiled code for the norm of several pictures is slow on a CPU (docs/performance.md)
+        compiled_on_cpu = opt.compile and opt.device.type == "cpu"
+        self._per_picture = opt.norm in networks.PER_PICTURE and not compiled_on_cpu
+        self._identities: tuple[Tensor, ...] | None = None  # made by forward on the way
         self.loss_names = ["D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B"]
         if opt.lambda_identity > 0:
             self.visual_names = ["real_A", "fake_B", "rec_A", "idt_B"]
@@ -101,21 +106,47 @@ class CycleGANModel(BaseModel):
     def set_input(self, input: Mapping[str, Any]) -> None:
         """Take an image of each set; --direction BtoA swaps the sets."""
         source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
-        self.real_A = input[source].to(self.device)
-        self.real_B = input[target].to(self.device)
+        self.real_A = input[source].to(self.device, non_blocking=True)
+        self.real_B = input[target].to(self.device, non_blocking=True)
         self.image_paths = input[f"{source}_paths"]
 
     def forward(self) -> None:
-        """Both translations, and both ways back."""
+        """Both translations, and both ways back; in training the identities on the way."""
+        if self._calls_can_be_joined():
+            self._forward_in_three_calls()
+            return
         self.fake_B = self.netG_A(self.real_A)
         self.rec_A = self.netG_B(self.fake_B)
         self.fake_A = self.netG_B(self.real_B)
         self.rec_B = self.netG_A(self.fake_A)
 
+    def _calls_can_be_joined(self) -> bool:
+        """Whether a network gives each picture the same answer alone and in a batch."""
+        alike = self.real_A.shape == self.real_B.shape
+        return alike and self.isTrain and torch.is_grad_enabled() and self._per_picture
+
+    def _forward_in_three_calls(self) -> None:
+        """What six calls compute: each network takes at once all that waits for it."""
+        identity = self.opt.lambda_identity > 0
+        own = [self.real_B] if identity else []
+        self.fake_B, *idt_A = self._joined(self.netG_A, self.real_A, *own)
+        own = [self.real_A] if identity else []
+        self.rec_A, self.fake_A, *idt_B = self._joined(self.netG_B, self.fake_B, self.real_B, *own)
+        self.rec_B = self.netG_A(self.fake_A)
+        self._identities = (*idt_A, *idt_B) or None
+
+    @staticmethod
+    def _joined(net: nn.Module, *batches: Tensor) -> tuple[Tensor, ...]:
+        return net(torch.cat(batches)).split([len(batch) for batch in batches])
+
     def backward_D_basic(self, netD: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Half of D's loss on real and generated images, which slows D down (section 4)."""
         fake = fake.detach()
-        loss_D = (self.criterionGAN(netD(real), True) + self.criterionGAN(netD(fake), False)) * 0.5
+        if self._per_picture and real.shape == fake.shape:
+            of_real, of_fake = self._joined(netD, real, fake)
+        else:
+            of_real, of_fake = netD(real), netD(fake)
+        loss_D = (self.criterionGAN(of_real, True) + self.criterionGAN(of_fake, False)) * 0.5
         if self.opt.gan_mode == "wgangp":
             penalty, _ = networks.cal_gradient_penalty(
                 netD, real, fake, self.device, lambda_gp=self.opt.lambda_gp
@@ -152,20 +183,23 @@ class CycleGANModel(BaseModel):
         opt = self.opt
         if opt.lambda_identity <= 0:
             return 0.0, 0.0
-        self.idt_A = self.netG_A(self.real_B)
-        self.idt_B = self.netG_B(self.real_A)
+        joined, self._identities = self._identities, None
+        self.idt_A, self.idt_B = joined or (self.netG_A(self.real_B), self.netG_B(self.real_A))
         idt_A = self.criterionIdt(self.idt_A, self.real_B) * opt.lambda_B * opt.lambda_identity
         idt_B = self.criterionIdt(self.idt_B, self.real_A) * opt.lambda_A * opt.lambda_identity
         return idt_A, idt_B
 
+    @in_parts
     def optimize_parameters(self) -> None:
         """One step of both generators, then one of both discriminators."""
-        self.forward()
         with frozen(self.netD_A, self.netD_B):
             self.optimizer_G.zero_grad()
-            self.backward_G()
+            for _ in self.parts():
+                self.forward()
+                self.backward_G()
             self.optimizer_G.step()
         self.optimizer_D.zero_grad()
-        self.backward_D_A()
-        self.backward_D_B()
+        for backward in (self.backward_D_A, self.backward_D_B):
+            for _ in self.parts():
+                backward()
         self.optimizer_D.step()

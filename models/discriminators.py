@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from models.layout import ChoosesLayout
 from models.norms import NormLayer, conv_has_bias
 from util.errors import ImageSizeError
 
 
-class NLayerDiscriminator(nn.Module):
+class NLayerDiscriminator(ChoosesLayout):
     """PatchGAN (Isola et al. 2017, arXiv 1611.07004, section 3.2.2).
 
     Each logit sees a square of 16, 34, 70, 142 or 286 pixels for n_layers 1 to 5.
@@ -69,10 +70,10 @@ class NLayerDiscriminator(nn.Module):
                 f"discriminator, which needs {self.minimum} or more both ways; use larger "
                 "pictures, a smaller --n_layers_D (with --netD n_layers), or --netD pixel"
             )
-        return self.model(x)
+        return self.leave(self.model(self.enter(x)))
 
 
-class PixelDiscriminator(nn.Module):
+class PixelDiscriminator(ChoosesLayout):
     """A PatchGAN of one pixel: 1x1 convolutions only (arXiv 1611.07004, section 6.1)."""
 
     def __init__(self, input_nc: int, ndf: int = 64, norm_layer: NormLayer = nn.BatchNorm2d):
@@ -92,7 +93,7 @@ class PixelDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, input_nc, H, W) to one logit per pixel, (N, 1, H, W)."""
-        return self.net(x)
+        return self.leave(self.net(self.enter(x)))
 
 
 def smallest_for_layers(n_layers: int) -> int:

@@ -10,14 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.layout import ChoosesLayout
 from models.norms import NormLayer, conv_has_bias
+from models.recompute import Recomputing
 from util.choices import choose
 from util.errors import ImageSizeError
 
 PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": nn.ZeroPad2d}
 
 
-class ResnetGenerator(nn.Module):
+class ResnetGenerator(Recomputing, ChoosesLayout):
     """Two steps down, residual blocks, two steps up (Johnson et al. 2016, arXiv 1603.08155).
 
     Follows CycleGAN (arXiv 1703.10593, appendix 7.2). Height and width may be any numbers from
@@ -81,8 +83,23 @@ class ResnetGenerator(nn.Module):
                 f"ResNet generator, which needs {self.minimum} or more both ways; use larger "
                 "pictures, or raise --load_size and --crop_size"
             )
+        x = self.enter(x)
+        if self.recompute:
+            for layers in self._stages():
+                x = self.run(layers, x)
+        else:
+            x = self.model(x)
         # The way up ends at the next multiple of 4, its pixel 0 on the input's pixel 0.
-        return self.model(x)[..., :height, :width]
+        return self.leave(x[..., :height, :width])
+
+    def _stages(self) -> list[list[nn.Module]]:
+        """The layers in groups of one convolution, and the blocks."""
+        stages: list[list[nn.Module]] = [[]]
+        for layer in self.model:
+            stages[-1].append(layer)
+            if isinstance(layer, nn.ReLU | ResnetBlock):
+                stages.append([])
+        return stages
 
 
 class ResnetBlock(nn.Module):
@@ -119,7 +136,7 @@ class ResnetBlock(nn.Module):
         return x + self.conv_block(x)
 
 
-class UnetGenerator(nn.Module):
+class UnetGenerator(ChoosesLayout):
     """An encoder and decoder with skip connections (arXiv 1505.04597, as in 1611.07004)."""
 
     def __init__(
@@ -172,10 +189,10 @@ class UnetGenerator(nn.Module):
                 f"--crop_size a multiple of {self.multiple}, or --netG resnet_9blocks, which "
                 "takes any size"
             )
-        return self.model(x)
+        return self.leave(self.model(self.enter(x)))
 
 
-class UnetSkipConnectionBlock(nn.Module):
+class UnetSkipConnectionBlock(Recomputing):
     """One level of the U-Net: halve, go through `submodule`, double; and the skip around it."""
 
     def __init__(
@@ -219,14 +236,23 @@ class UnetSkipConnectionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, outer_nc, H, W) to (N, 2 * outer_nc, H, W); outermost: to (N, outer_nc, H, W)."""
-        if self.outermost:
+        if self.outermost and not self.recompute:
             return self.model(x)
-        activation, *path = self.model
-        # The skip carries the activated features: what released checkpoints were trained with.
-        x = y = activation(x)
-        for layer in path:
-            y = layer(y)
-        return torch.cat([x, y], dim=1)
+        layers = list(self.model)
+        if not self.outermost:
+            # The skip carries the activated features: what released checkpoints were trained with.
+            x = layers.pop(0)(x)
+        down, inner, up = _split(layers)
+        y = self.run(up, inner(self.run(down, x)))
+        return y if self.outermost else torch.cat([x, y], dim=1)
+
+
+def _split(layers: list[nn.Module]) -> tuple[list[nn.Module], nn.Module, list[nn.Module]]:
+    """The layers of a level before its submodule, that (or nothing), and the layers after it."""
+    for place, layer in enumerate(layers):
+        if isinstance(layer, UnetSkipConnectionBlock):
+            return layers[:place], layer, layers[place + 1 :]
+    return layers, nn.Identity(), []
 
 
 class Generator(NamedTuple):

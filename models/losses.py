@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from util import randomness
 from util.choices import choose
+from util.precision import eagerly
 
 GAN_MODES: dict[str, Callable[[Tensor, Tensor, bool], Tensor]] = {
     # (logits, labels of the same shape, are they real?) -> scalar
@@ -94,7 +95,7 @@ def cal_gradient_penalty(
         return 0.0, None
     points = choose(PENALTY_POINTS, type, "gradient penalty type")(real_data, fake_data, device)
     points = points.detach().requires_grad_(True)
-    (gradients,) = torch.autograd.grad(netD(points).sum(), points, create_graph=True)
+    (gradients,) = torch.autograd.grad(eagerly(netD, points).sum(), points, create_graph=True)
     gradients = _at_least_float32(gradients).reshape(len(points), -1)
     slopes = torch.linalg.vector_norm(gradients, dim=1)
     return lambda_gp * ((slopes - constant) ** 2).mean(), gradients

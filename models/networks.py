@@ -20,7 +20,7 @@ from models.generators import (
 )
 from models.init import INITS, init_net, init_weights
 from models.losses import GAN_MODES, GANLoss, cal_gradient_penalty
-from models.norms import NORM_ALIASES, NORMS, canonical_norm, get_norm_layer
+from models.norms import NORM_ALIASES, NORMS, PER_PICTURE, canonical_norm, get_norm_layer
 from models.schedules import LR_POLICIES, get_scheduler
 from util.choices import choose
 
@@ -32,6 +32,7 @@ __all__ = [
     "LR_POLICIES",
     "NORMS",
     "NORM_ALIASES",
+    "PER_PICTURE",
     "GANLoss",
     "Identity",
     "NLayerDiscriminator",

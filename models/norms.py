@@ -3,15 +3,27 @@
 from collections.abc import Callable
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
+from models.instance_norm import instance_norm
 from util.choices import choose
 
 NormLayer = Callable[[int], nn.Module]  # number of channels -> module
 
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """nn.InstanceNorm2d with right gradients in every memory layout, and faster."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise each channel of each picture of (N, C, H, W); the layout is kept."""
+        if input.dim() != 4 or self.affine or self.track_running_stats:
+            return super().forward(input.contiguous())
+        return instance_norm(input, self.eps)
+
+
 NORMS: dict[str, NormLayer] = {
     # arXiv 1607.08022; statistics of each picture by itself, in training and in testing alike
-    "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
+    "instance": partial(InstanceNorm2d, affine=False, track_running_stats=False),
     # arXiv 1502.03167
     "batch": partial(nn.BatchNorm2d, affine=True, track_running_stats=True),
     # the same layer: util/distributed.py makes it a SyncBatchNorm where several ranks run
@@ -20,6 +32,7 @@ NORMS: dict[str, NormLayer] = {
 }
 
 NORM_ALIASES = {"sync_batch": "syncbatch", "sync_instance": "instance"}
+PER_PICTURE = ("instance", "none")  # a batch of several calls' pictures gives what each call gives
 
 
 def canonical_norm(norm_type: str) -> str:
@@ -46,4 +59,4 @@ def conv_has_bias(norm_layer: NormLayer) -> bool:
     carry it. Before the identity of norm "none" they carry none.
     """
     layer = norm_layer.func if isinstance(norm_layer, partial) else norm_layer
-    return layer is nn.InstanceNorm2d
+    return isinstance(layer, type) and issubclass(layer, nn.InstanceNorm2d)

@@ -10,9 +10,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from models import networks
 from models.base_model import BaseModel, check_discriminator, frozen
+from models.recompute import statistics_left_alone
+from models.stepping import in_parts
 from util import distributed
 from util.image_pool import ImagePool
 
@@ -74,8 +77,8 @@ class Pix2PixModel(BaseModel):
     def set_input(self, input: Mapping[str, Any]) -> None:
         """Take a pair; --direction says which half is the input."""
         source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
-        self.real_A = input[source].to(self.device)
-        self.real_B = input[target].to(self.device)
+        self.real_A = input[source].to(self.device, non_blocking=True)
+        self.real_B = input[target].to(self.device, non_blocking=True)
         self.image_paths = input[f"{source}_paths"]
 
     def forward(self) -> None:
@@ -87,8 +90,9 @@ class Pix2PixModel(BaseModel):
         real_AB = torch.cat((self.real_A, self.real_B), 1)
         fake_AB = torch.cat((self.real_A, self.fake_B), 1).detach()
         fake_AB = self.fake_AB_pool.query(fake_AB)
-        self.loss_D_fake = self.criterionGAN(self.netD(fake_AB), False)
-        self.loss_D_real = self.criterionGAN(self.netD(real_AB), True)
+        of_fake, of_real = self._judge(fake_AB, real_AB)
+        self.loss_D_fake = self.criterionGAN(of_fake, False)
+        self.loss_D_real = self.criterionGAN(of_real, True)
         self.loss_D = (self.loss_D_fake + self.loss_D_real) * 0.5
         if self.opt.gan_mode == "wgangp":
             self.loss_D_gp, _ = networks.cal_gradient_penalty(
@@ -96,6 +100,12 @@ class Pix2PixModel(BaseModel):
             )
             self.loss_D = self.loss_D + self.loss_D_gp * 0.5
         self.loss_D.backward()
+
+    def _judge(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """D of each; in one call, unless batch norm would mix their statistics."""
+        if self.opt.norm in networks.PER_PICTURE and fake.shape == real.shape:
+            return self.netD(torch.cat((fake, real))).split(len(fake))
+        return self.netD(fake), self.netD(real)
 
     def backward_G(self) -> None:
         """Fool D, and stay near B."""
@@ -105,13 +115,26 @@ class Pix2PixModel(BaseModel):
         self.loss_G = self.loss_G_GAN + self.loss_G_L1
         self.loss_G.backward()
 
+    @in_parts
     def optimize_parameters(self) -> None:
-        """One step of D, then one of G."""
-        self.forward()
+        """One step of D, then one of G, which meets the new D."""
         self.optimizer_D.zero_grad()
-        self.backward_D()
+        for _ in self.parts():
+            if self.in_parts:
+                self._forward_for_D()
+            else:
+                self.forward()
+            self.backward_D()
         self.optimizer_D.step()
         with frozen(self.netD):
             self.optimizer_G.zero_grad()
-            self.backward_G()
+            for _ in self.parts():
+                if self.in_parts:  # the graphs of all parts would take the memory of the batch
+                    self.forward()
+                self.backward_G()
             self.optimizer_G.step()
+
+    def _forward_for_D(self) -> None:
+        """G(A), which batch norm will meet once more, for G."""
+        with torch.no_grad(), statistics_left_alone(self.netG):
+            self.forward()

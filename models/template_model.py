@@ -51,8 +51,8 @@ class TemplateModel(BaseModel):
     def set_input(self, input: Mapping[str, Any]) -> None:
         """Move a batch of the data set to the device."""
         a_to_b = self.opt.direction == "AtoB"
-        self.data_A = input["A" if a_to_b else "B"].to(self.device)
-        self.data_B = input["B" if a_to_b else "A"].to(self.device)
+        self.data_A = input["A" if a_to_b else "B"].to(self.device, non_blocking=True)
+        self.data_B = input["B" if a_to_b else "A"].to(self.device, non_blocking=True)
         self.image_paths = input["A_paths" if a_to_b else "B_paths"]
 
     def forward(self) -> None:

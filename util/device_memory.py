@@ -61,7 +61,7 @@ def _remedies(opt: argparse.Namespace, part: int) -> Iterator[str]:
         least = next(n for n in range(2, part + 1) if part % n == 0)
         yield f"--accumulate {opt.accumulate * least} (the same training, fewer pictures at a time)"
     if not opt.checkpoint_activations and not opt.compile:
-        yield "--checkpoint_activations (the same training, about a third slower)"
+        yield "--checkpoint_activations (the same training, slower)"
     if opt.precision in ("fp32", "tf32"):
         yield "--precision bf16"
     if opt.batch_size > 1:

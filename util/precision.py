@@ -44,8 +44,8 @@ def configure(device: torch.device, precision: str) -> None:
 def keep_freed_memory() -> bool:
     """Let the C library keep large freed blocks; returns whether it could be told to.
 
-    glibc gives every large tensor back to the kernel, which clears its pages anew each time: a
-    sixth of a step of pix2pix. Other C libraries are left alone.
+    glibc gives every large tensor back to the kernel, which clears its pages anew each time. Other
+    C libraries are left alone.
     """
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
     try:

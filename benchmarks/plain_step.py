@@ -1,0 +1,120 @@
+"""The textbook's step of pix2pix and CycleGAN: what ours is measured and checked against.
+
+float32, contiguous, torch's own layers, one call of a network for each of its uses, default Adam.
+"""
+
+from functools import partial
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.networks import DISCRIMINATORS, GENERATORS
+
+PLAIN_NORMS = {
+    "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
+    "batch": nn.BatchNorm2d,
+    "none": nn.Identity,
+}
+
+
+def plain_networks(model: nn.Module) -> dict[str, nn.Module]:
+    """The networks of a model of ours with the same weights, made of torch's own layers."""
+    opt, nets = model.opt, {}
+    norm = PLAIN_NORMS[opt.norm]
+    sides = {"A": opt.output_nc, "B": opt.input_nc, "": opt.input_nc + opt.output_nc}
+    for name, ours in model.named_networks().items():
+        if name.startswith("G"):
+            channels = (opt.input_nc, opt.output_nc)
+            channels = channels[::-1] if name == "G_B" else channels
+            build = partial(GENERATORS[opt.netG].build, *channels, ngf=opt.ngf)
+            net = build(norm_layer=norm, use_dropout=not opt.no_dropout)
+        else:
+            build = DISCRIMINATORS[opt.netD].build
+            net = build(sides[name[2:]], opt.ndf, opt.n_layers_D, norm)
+        net.load_state_dict(ours.state_dict())
+        nets[name] = net.to(model.device, next(ours.parameters()).dtype)
+    return nets
+
+
+class PlainStep:
+    """One step of training on a pair of batches."""
+
+    def __init__(self, nets: dict[str, nn.Module], gan_mode: str, lr: float = 2e-4):
+        """Keep the networks by name; two optimizers, as in the papers."""
+        self.nets, self.gan_mode = nets, gan_mode
+        groups = {"G": [], "D": []}
+        for name, net in nets.items():
+            groups[name[0]] += net.parameters()
+        self.G, self.D = (torch.optim.Adam(groups[k], lr, betas=(0.5, 0.999)) for k in "GD")
+
+    def gan(self, logits: Tensor, real: bool) -> Tensor:
+        """The adversarial loss, "lsgan" or "vanilla"."""
+        labels = torch.full_like(logits, float(real))
+        losses = {"lsgan": F.mse_loss, "vanilla": F.binary_cross_entropy_with_logits}
+        return losses[self.gan_mode](logits, labels)
+
+    def learn(self, learning: bool) -> None:
+        """Whether the discriminators get gradients."""
+        for name, net in self.nets.items():
+            if name.startswith("D"):
+                net.requires_grad_(learning)
+
+
+class PlainPix2Pix(PlainStep):
+    """D, then G."""
+
+    lambda_L1 = 100
+
+    def step(self, real_A: Tensor, real_B: Tensor) -> None:
+        """(N, C, H, W) each."""
+        G, D = self.nets["G"], self.nets["D"]
+        fake_B = G(real_A)
+        self.D.zero_grad()
+        of_fake = D(torch.cat((real_A, fake_B.detach()), 1))
+        of_real = D(torch.cat((real_A, real_B), 1))
+        ((self.gan(of_fake, False) + self.gan(of_real, True)) * 0.5).backward()
+        self.D.step()
+        self.learn(False)
+        self.G.zero_grad()
+        loss = self.gan(D(torch.cat((real_A, fake_B), 1)), True)
+        (loss + F.l1_loss(fake_B, real_B) * self.lambda_L1).backward()
+        self.G.step()
+        self.learn(True)
+
+
+class PlainCycleGAN(PlainStep):
+    """Both generators, in six calls; then both discriminators. No image pool."""
+
+    weight, identity = 10, 0.5
+
+    def step(self, real_A: Tensor, real_B: Tensor) -> None:
+        """(N, C, H, W) each."""
+        G_A, G_B, D_A, D_B = (self.nets[name] for name in ("G_A", "G_B", "D_A", "D_B"))
+        fake_B = G_A(real_A)
+        rec_A = G_B(fake_B)
+        fake_A = G_B(real_B)
+        rec_B = G_A(fake_A)
+        self.learn(False)
+        self.G.zero_grad()
+        idt = F.l1_loss(G_A(real_B), real_B) + F.l1_loss(G_B(real_A), real_A)
+        cycle = F.l1_loss(rec_A, real_A) + F.l1_loss(rec_B, real_B)
+        fooled = self.gan(D_A(fake_B), True) + self.gan(D_B(fake_A), True)
+        (fooled + self.weight * (cycle + self.identity * idt)).backward()
+        self.G.step()
+        self.learn(True)
+        self.D.zero_grad()
+        for D, real, fake in ((D_A, real_B, fake_B), (D_B, real_A, fake_A)):
+            of_real, of_fake = D(real), D(fake.detach())
+            ((self.gan(of_real, True) + self.gan(of_fake, False)) * 0.5).backward()
+        self.D.step()
+
+
+PLAIN = {"pix2pix": PlainPix2Pix, "cycle_gan": PlainCycleGAN}
+
+
+def all_gradients(nets: dict[str, nn.Module]) -> Tensor:
+    """The gradients of all networks as one vector of float64, without those that a norm cancels."""
+    parameters = chain.from_iterable(net.parameters() for net in nets.values())
+    return torch.cat([p.grad.double().flatten() for p in parameters if p.grad is not None])
