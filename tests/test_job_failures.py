@@ -119,6 +119,7 @@ def test_one_process_by_torchrun_is_one_process_and_2_ranks_go_on_from_it(here, 
 
 # ---- failure ---------------------------------------------------------------------------------
 
+
 def check_the_end(running):
     """It ends by itself and not well, leaves nobody behind, and no file that cannot be read."""
     running.wait(running.ended, seconds=20)

@@ -232,7 +232,12 @@ def test_slurm_saves_and_requeues_before_the_time_is_up(repository, tools, tmp_p
     slurm = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node1"}
     job = subprocess.Popen(
         ["bash", str(repository / "scripts" / "train_slurm.sh")],
-        env={"PATH": str(tools), "RECORD": str(record), "SLURM_SUBMIT_DIR": str(repository), **slurm},
+        env={
+            "PATH": str(tools),
+            "RECORD": str(record),
+            "SLURM_SUBMIT_DIR": str(repository),
+            **slurm,
+        },
     )
     deadline = time.monotonic() + 20
     while not (tmp_path / "record.pid").exists() and time.monotonic() < deadline:

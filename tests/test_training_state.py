@@ -623,7 +623,9 @@ KINDS = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelt
 KINDS += ["ASGD", "Rprop", "LBFGS", "Adafactor"]
 
 
-@pytest.mark.parametrize("kind", [getattr(torch.optim, k) for k in KINDS if hasattr(torch.optim, k)])
+@pytest.mark.parametrize(
+    "kind", [getattr(torch.optim, k) for k in KINDS if hasattr(torch.optim, k)]
+)
 def test_every_optimizer_of_torch_goes_on(kind, tmp_path):
     """Three steps, then two; or three, saved, loaded into another model, then two."""
     model, other = OneLayer(kind, 0), OneLayer(kind, 1)

@@ -19,6 +19,7 @@ from options.saved import save_options
 from util import checkpoint, device_memory, distributed
 from util.loss_log import LossLog
 from util.pages import TrainingPage
+from util.prefetch import on_device
 from util.saver import Counters, Saver
 from util.util import tensor2im
 from util.wandb_log import WandbLog
@@ -118,7 +119,7 @@ class Progress:
         self.epoch_clock, self.print_clock, self.print_images = Stopwatch(), Stopwatch(), 0
         self.run_clock.work_ended()
         self.bar = self._new_bar()
-        for batch in self.loader:
+        for batch in on_device(self.loader, self.opt.device):
             for clock in self._clocks():
                 clock.data_came()
             yield batch
