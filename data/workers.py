@@ -1,12 +1,13 @@
 """The processes that load images."""
 
 import atexit
+import os
 import signal
 import weakref
 
 from torch.utils.data import DataLoader
 
-LEFT_ALONE = 60  # seconds
+LOOKS = 10  # seconds between two looks at the training process
 
 
 def leave_signals_to_training(worker: int) -> None:
@@ -15,11 +16,19 @@ def leave_signals_to_training(worker: int) -> None:
     Ctrl-C in a terminal, `scancel` and the like reach every process. The training process then
     finishes a step and ends its workers. Should it be unable to, they end by themselves.
     """
-    for name in ("SIGINT", "SIGUSR1"):
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LEFT_ALONE))
+        parent = os.getppid()
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LOOKS))
+        signal.signal(signal.SIGALRM, lambda *_: _stay_with(parent))
+
+
+def _stay_with(parent: int) -> None:
+    if os.getppid() != parent:
+        os._exit(0)
+    signal.alarm(LOOKS)
 
 
 def end_workers_at_exit(batches: DataLoader) -> None:

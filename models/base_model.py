@@ -1,6 +1,7 @@
 """What every model shares: the contract of the project, and people's own models, is here."""
 
 import argparse
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -288,9 +289,11 @@ class BaseModel(ABC):
             mean = self._generator_loss_sum / self._generator_loss_count
             self.metric = distributed.mean({"metric": mean})["metric"]
             self._generator_loss_sum, self._generator_loss_count = 0.0, 0
-        for scheduler in self.schedulers:
-            plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
-            scheduler.step(*([self.metric] if plateau else []))
+        with warnings.catch_warnings():  # a run may go on after an epoch's last step, before this
+            warnings.filterwarnings("ignore", ".*before `optimizer.step", UserWarning)
+            for scheduler in self.schedulers:
+                plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+                scheduler.step(*([self.metric] if plateau else []))
 
     def _generator_loss(self) -> Tensor | float:
         """`self.loss_G` where there is one, else the sum of all losses but the discriminators'."""

@@ -38,6 +38,9 @@ class Parser(argparse.ArgumentParser):
         """Whether `value`, read from a file, is one that `dest` could have."""
         default = self.get_default(dest)
         for action in self._actions:
+            if action.dest == dest and action.nargs not in (None, 0, "?"):
+                kind = action.type or str
+                return isinstance(value, list) and all(type(part) is kind for part in value)
             if action.dest == dest:
                 kinds = {float: (int, float), type(None): (action.type or str,)}
                 fits = type(value) in kinds.get(type(default), (type(default),))

@@ -17,7 +17,7 @@ MAY_CHANGE = {
     "use_wandb", "wandb_project_name", "save_latest_freq", "save_epoch_freq", "save_by_iter",
     "keep_last", "display_id", "display_server", "display_env", "display_port", "display_ncols",
     # how it is computed, if the result is the same
-    "num_threads", "gpu_ids", "dist_timeout", "cache",
+    "num_threads", "gpu_ids", "dist_timeout", "cache", "accumulate", "checkpoint_activations",
 }  # fmt: skip
 # Where to go on, and what follows from the machine: not of the run, so not taken over.
 OF_THE_START = {
@@ -33,8 +33,13 @@ def run_options(opt: argparse.Namespace) -> dict[str, Any]:
 
 def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `values` that belong to a run, and that any file can hold."""
-    plain = (bool, int, float, str, type(None))
-    return {k: v for k, v in values.items() if k not in OF_THE_START and isinstance(v, plain)}
+    return {k: v for k, v in values.items() if k not in OF_THE_START and _is_plain(v)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(part) and not isinstance(part, list) for part in value)
+    return isinstance(value, (bool, int, float, str, type(None)))
 
 
 def taken_over(saved: Mapping[str, Any], parser: Parser) -> dict[str, Any]:
@@ -49,4 +54,5 @@ def conflicts(
     for name in sorted(typed - MAY_CHANGE):
         same_norm = name == "norm" and {opt.norm, saved.get(name)} <= {"batch", "syncbatch"}
         if name in saved and vars(opt)[name] != saved[name] and not same_norm:
-            yield f"{parser.flag(name, vars(opt)[name])} (it has {parser.flag(name, saved[name])})"
+            has = "not" if saved[name] is False else parser.flag(name, saved[name])
+            yield f"{parser.flag(name, vars(opt)[name])} (it has {has})"

@@ -90,6 +90,8 @@ class TrainOptions(BaseOptions):
             opt.name = full_name(opt)
         if opt.continue_train or restarts.may_have_been():
             self.header = distributed.from_main(lambda: _header(opt))
+        if self.header and self.header["nothing"]:
+            self.needs_data, self.header = self.header["nothing"], None
         if self.header:
             self.saved = taken_over(self.header["options"], parser)
             parser = super().build_parser(argv)  # once more: it may be of another --model
@@ -113,13 +115,21 @@ class TrainOptions(BaseOptions):
         opt.resume_tag = None
         if self.header:
             self._settle_resume(opt, typed, parser, problems)
+            if opt.epoch_count > opt.n_epochs + opt.n_epochs_decay and not problems:
+                distributed.say(
+                    f"{opt.name} is trained to the end, epoch {opt.epoch_count - 1}; its weights "
+                    f"are in {checkpoint.folder(opt)}. More epochs: --n_epochs, --n_epochs_decay"
+                )
+                raise SystemExit(0)
 
     def _settle_batch(self, opt: argparse.Namespace, typed: set[str], problems: list[str]) -> None:
         both = {"batch_size", "global_batch_size"} <= typed
         if both:
             problems.append("--batch_size (per process) and --global_batch_size: type one of them")
-        same = opt.batch_size == self.saved.get("batch_size")  # the same command on other ranks
-        if "batch_size" in typed and not same and not both:
+        before = self.header["options"] if self.header else {}
+        opt.first_batch_size = before.get("first_batch_size", opt.batch_size)
+        same = opt.batch_size == opt.first_batch_size  # the same command, on other ranks perhaps
+        if "batch_size" in typed and not both and not (self.header and same):
             opt.global_batch_size = None
         if opt.global_batch_size is None:
             opt.global_batch_size = opt.batch_size * distributed.world_size()
@@ -166,7 +176,11 @@ def _header(opt: argparse.Namespace) -> dict[str, Any] | None:
         return None
     tag = "latest" if by else checkpoint.tag(opt)
     state = checkpoint.load_train_state(folder, tag)
-    return state and {
+    if state is None:
+        missing = checkpoint.what_is_missing(folder, tag)
+        return {"nothing": f"--continue_train: {missing}"} if missing else None
+    return {
+        "nothing": None,
         "by": by,
         "tag": tag,
         "epoch": max(1, state["progress"]["epoch"]),

@@ -38,7 +38,7 @@ export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"  # srun no longer inherits
 requeue() {
     echo "the time is nearly up: saving, to go on when the job is started again"
     scancel --signal=TERM "$SLURM_JOB_ID"  # its steps, not this script
-    wait "$training" || true
+    if wait "$training"; then exit 0; fi  # it was about to end by itself
     scontrol requeue "$SLURM_JOB_ID"
     exit 0
 }

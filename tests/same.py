@@ -14,8 +14,9 @@ TIMES = re.compile(rb"time: [0-9.]+, data: [0-9.]+")
 def run_of(folder):
     """What a run leaves: file name to content, the times of the logs aside."""
     folder = Path(folder)
-    weights = {path.name: path.read_bytes() for path in sorted(folder.glob("*_net_*.pth"))}
-    states = {path.name: torch.load(path, weights_only=True) for path in folder.glob("*_state.pth")}
+    files = [f for f in sorted(folder.glob("*.pth")) if not f.name.startswith("previous_")]
+    weights = {path.name: path.read_bytes() for path in files if "_net_" in path.name}
+    states = {f.name: torch.load(f, weights_only=True) for f in files if "_state" in f.name}
     for state in states.values():
         for name in MAY_CHANGE & state["options"].keys():
             del state["options"][name]

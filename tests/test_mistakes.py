@@ -186,6 +186,10 @@ def training_the_test_model(tmp):
     return train_on(good_pairs(tmp), model="test")
 
 
+def nothing_to_continue_and_no_data(tmp):
+    return train.main, ["--name", "nobody", "--continue_train"]
+
+
 def nothing_to_continue(tmp):
     return train_on(good_pairs(tmp), "--continue_train")
 
@@ -414,10 +418,6 @@ def epoch_count_against_the_state(tmp):
     return continuing(tmp, "--n_epochs", "2", "--epoch_count", "2")
 
 
-def run_that_is_over(tmp):
-    return continuing(tmp)
-
-
 def epoch_to_continue_that_is_not_there(tmp):
     return continuing(tmp, "--epoch", "7")
 
@@ -557,6 +557,7 @@ MISTAKES = [
     (damaged_train_state, "latest_train_state.pth", "remove it"),
     (training_the_test_model, "--model test", "--model pix2pix"),
     (nothing_to_continue, "latest_net_G.pth", "train first"),
+    (nothing_to_continue_and_no_data, "latest_train_state.pth", "--name"),
     (no_checkpoint, "never_trained", "--name"),
     (no_such_epoch, "99_net_G.pth", "--epoch"),
     (generator_of_a_cycle_gan, "latest_net_G_A.pth", "--model_suffix"),
@@ -601,7 +602,6 @@ MISTAKES = [
     (other_options_on_resume, "--ngf 8 (it has --ngf 4)", "leave them out"),
     (another_model_on_resume, "--model pix2pix (it has --model template)", "--name"),
     (epoch_count_against_the_state, "--epoch_count 2", "leave the flag out"),
-    (run_that_is_over, "the first epoch is 3", "--n_epochs"),
     (epoch_to_continue_that_is_not_there, "7_net_G.pth", "choose with --epoch"),
     (iteration_that_is_not_there, "iter_500_net_G.pth", "--load_iter"),
     (half_a_state, "latest_train_state.pth", "remove it"),

@@ -52,7 +52,7 @@ def continued_from_the_command_in(output):
     """Run what the last line says; the words before train.py aside."""
     told = re.search(r"to go on: (.*)", output)[1]
     words = shlex.split(told)
-    argv = words[words.index("train.py") + 1 :]
+    argv = words[words.index(str(PROGRAM)) + 1 :]
     ranks = int(re.search(r"nproc_per_node=(\d)", told)[1]) if "torchrun" in told else 1
     argv += ["--gpu_ids", "-1"]
     if ranks == 1:

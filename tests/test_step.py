@@ -282,7 +282,9 @@ def test_the_scaler_takes_its_scale_out_again_and_skips_infinite_gradients():
         for model in (half, exact)
     )
     assert F.cosine_similarity(moved, right, dim=0) > 0.8
-    assert float(moved.detach().abs().max()) == pytest.approx(0.0002, rel=0.01)  # Adam's first: the rate
+    assert float(moved.detach().abs().max()) == pytest.approx(
+        0.0002, rel=0.01
+    )  # Adam's first: the rate
 
 
 def test_the_scale_is_part_of_the_training_state_and_may_be_new():

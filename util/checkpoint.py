@@ -8,6 +8,7 @@ renamed, so a reader never sees half a file.
 
 import argparse
 import glob
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -201,11 +202,23 @@ def _is_train_state(state: Any) -> bool:
 
 @distributed.main_only
 def copy_checkpoint(directory: Path, tag: str, other: str) -> None:
-    """Give checkpoint `tag`, its weights and its training state, another tag as well."""
-    for path in _files(directory, tag):  # the training state comes last
+    """Give checkpoint `tag`, its training state and its weights, another tag as well.
+
+    Only the state, which takes the most space, is linked: other programs may write weights in
+    place.
+    """
+    for path in reversed(_files(directory, tag)):
         target = path.with_name(other + path.name.removeprefix(tag))
         with writing(target):
-            copy(path, target)
+            copy(path, target, link=path.name.endswith(STATE))
+
+
+@distributed.main_only
+def set_aside(directory: Path) -> None:
+    """Rename checkpoint `latest` of an earlier run to `previous`, if there is one."""
+    for path in _files(directory, "latest"):
+        with writing(path):
+            os.replace(path, path.with_name("previous" + path.name.removeprefix("latest")))
 
 
 @distributed.main_only
@@ -257,6 +270,14 @@ def _files(directory: Path, tag: str) -> list[Path]:
     state = state_path(directory, tag)
     weights = sorted(Path(directory).glob(f"{glob.escape(tag)}_net_*.pth"))
     return weights + [state] * state.exists()
+
+
+def what_is_missing(directory: Path, tag: str) -> str | None:
+    """A sentence where there is neither training state nor any weights of a checkpoint."""
+    if _files(directory, tag):
+        return None
+    path = state_path(directory, tag)
+    return f"there is no {path}, nor any {tag}_net_*.pth beside it; {_what_is_there(path)}"
 
 
 def _what_is_there(path: Path) -> str:

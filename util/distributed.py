@@ -144,7 +144,16 @@ def restarts() -> int:
 def note_saved() -> None:
     """Remember, for the case that torchrun starts the job again, that it has saved a state."""
     if is_main() and "TORCHELASTIC_RUN_ID" in os.environ:
-        _store_of_job().set("saved", "yes")
+        with suppress(RuntimeError):  # torchrun was killed: there will be no restart
+            _store_of_job().set("saved", "yes")
+
+
+def launcher_is_gone() -> bool:
+    """Whether torchrun has ended without its ranks, as when it was killed."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != _LAUNCHER
+
+
+_LAUNCHER = os.getppid()
 
 
 def saved_before_restart() -> bool:

@@ -39,14 +39,19 @@ def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[B
         raise
 
 
-def copy(source: Path, path: Path) -> None:
-    """Give the whole file `source` another name, at once: a link, or a copy where links cannot be.
+def copy(source: Path, path: Path, link: bool) -> None:
+    """Give the content of the whole file `source` another name, at once.
 
-    Both must only ever be replaced, never written in place.
+    Args:
+        source: a file that is there.
+        path: the other name.
+        link: share the space on disks that can; both must then be replaced, not written in place.
     """
     unfinished = path.with_name(f".{path.name}.tmp")
     unfinished.unlink(missing_ok=True)
     try:
+        if not link:
+            raise OSError(errno.EOPNOTSUPP, "not to be linked")
         os.link(source, unfinished)
     except OSError:
         with open(source, "rb") as old, replacing(path, durable=True) as new:

@@ -101,6 +101,9 @@ class LossLog:
 
     def _start_table(self, columns: list[str]) -> None:
         """Keep the rows before the run; they may have other losses than this run has."""
+        if self.resume_at is None and self.table.exists():  # of an earlier run
+            with writing(self.table):
+                os.replace(self.table, self.table.with_name("previous_losses.csv"))
         kept = self._rows_before(self.resume_at) if self.resume_at is not None else []
         self.columns = list(dict.fromkeys([*(kept[0] if kept else ()), *columns]))
         header = {name: name for name in self.columns}

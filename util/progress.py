@@ -127,8 +127,9 @@ class Progress:
     def advance(self) -> None:
         """A step is done: count it, and print, show and save what is due."""
         images = min(self.opt.global_batch_size, len(self.loader) - self.epoch_iter)
-        if not self.run_images and not self.opt.no_html:
-            self.page = self._open_page()  # not before: it takes the place of an older run's
+        if not self.run_images:  # not before: now an earlier run is replaced
+            self.saver.replace_earlier_run()
+            self.page = None if self.opt.no_html else self._open_page()
         self.model.end_step()
         self._count(images)
         self.watch.after_step(self._step())
@@ -161,7 +162,7 @@ class Progress:
             f"{images / max(clock.total, 1e-9):.2f} images/s, {clock.share_waiting:.0%} "
             f"of it waiting for data{rate}; time left {self._time_left()}"
         )
-        if not self.advised:
+        if not self.advised and images:
             self._advise(clock.share_waiting)
 
     def _advise(self, share_waiting: float) -> None:

@@ -1,7 +1,6 @@
 """Saving during a run, and going on from what was saved."""
 
 import argparse
-import os
 import shlex
 import sys
 import time
@@ -48,6 +47,11 @@ class Saver:
                     "weights were loaded; the optimizers' moments, image pools and random numbers "
                     f"start afresh, in epoch {self.opt.epoch_count} (--epoch_count)"
                 )
+            elif checkpoint.state_path(self.folder, "latest").exists():
+                distributed.say(
+                    f"{self.folder} holds an earlier run, which --continue_train would go on with; "
+                    "this one takes its place, and keeps its last checkpoint as 'previous'"
+                )
             return None
         state = self._read() if distributed.is_main() else None
         counters = distributed.broadcast(state and (state["progress"], len(state["ranks"])))
@@ -87,6 +91,11 @@ class Saver:
                 "of all; the image pools are dealt anew"
             )
 
+    def replace_earlier_run(self) -> None:
+        """A new run under the name of an earlier one: keep that one's last checkpoint."""
+        if not self.opt.continue_train:
+            checkpoint.set_aside(self.folder)
+
     def save(self, tags: list[str], counters: Counters) -> None:
         """Write the same checkpoint under each of the tags; call it on every rank.
 
@@ -97,13 +106,13 @@ class Saver:
         start = time.perf_counter()
         training_state.check_finite(self.model)
         state = training_state.collect(self.model, self.numbers, self.opt.device)
-        self.model.save_networks(tags[0])
-        save_options(self.opt, self.folder)  # with the weights they belong to, not before
-        if state:
+        if state:  # first: it needs no other file, and is the one for which a disk is too small
             more = {"progress": counters, "options": run_options(self.opt), "job": restarts.job()}
             checkpoint.save_train_state(self.folder, tags[0], state | more)
+        self.model.save_networks(tags[0])
         for tag in tags[1:]:
             checkpoint.copy_checkpoint(self.folder, tags[0], tag)
+        save_options(self.opt, self.folder)  # with the weights they belong to, not before
         distributed.note_saved()
         if self.opt.keep_last:
             checkpoint.prune(self.folder, tags[0], self.opt.keep_last)
@@ -116,9 +125,18 @@ class Saver:
 
     def command_to_continue(self) -> str:
         """What to type to go on with the run."""
-        world_size = distributed.world_size()
-        start = f"torchrun --nproc_per_node={world_size}" if world_size > 1 else "python"
-        command = [os.path.basename(sys.argv[0]) or "train.py", "--name", self.opt.name]
+        ranks = distributed.local_world_size()
+        nodes = f" --nnodes={distributed.world_size() // ranks}" * (
+            distributed.world_size() > ranks
+        )
+        start = (
+            "python"
+            if distributed.world_size() == 1
+            else f"torchrun{nodes} --nproc_per_node={ranks}"
+        )
+        command = [sys.argv[0] or "train.py", "--name", self.opt.name]
+        if self.opt.device.type == "cpu" and torch.cuda.is_available():
+            command += ["--gpu_ids", "-1"]
         if Path(self.opt.checkpoints_dir) != Path("checkpoints"):
             command += ["--checkpoints_dir", self.opt.checkpoints_dir]
         return f"{start} {shlex.join([*command, '--continue_train'])}"

@@ -16,7 +16,9 @@ from util import distributed
 from util.errors import UserError
 
 SIGNALS = [
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)
 ]
 STOPPING = "finishing this step and saving; Ctrl-C again leaves at once\n"
 
@@ -49,7 +51,8 @@ class Watch:
     def __enter__(self) -> "Watch":
         """From here on the signals wait."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            wanted = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+            self._before = {number: signal.signal(number, self._ask) for number in wanted}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -59,7 +62,8 @@ class Watch:
 
     def _ask(self, number: int, frame: object) -> None:
         # torchrun passes on the Ctrl-C of a terminal, which has reached this process already
-        again = self._asked == number == signal.SIGINT and time.monotonic() > self._asked_at + 1
+        late = time.monotonic() > self._asked_at + 1
+        again = self._asked and number == signal.SIGINT and late
         if again:
             raise KeyboardInterrupt
         if not self._asked:
@@ -76,6 +80,8 @@ class Watch:
         Raises:
             UserError: a loss is not finite, on any of the ranks.
         """
+        if distributed.launcher_is_gone():
+            self._asked = self._asked or signal.SIGTERM
         self._steps.append(step)
         self._hear(self._vote.cast(self._flags(step.losses)))
 
