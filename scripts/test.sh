@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 
 ruff check .
 ruff format --check .
-python -m pytest -q "$@"
+python -m pytest -q -n 2 --dist loadfile "$@"
