@@ -233,14 +233,23 @@ def test_links_to_themselves_and_deep_folders_are_walked(tmp_path, monkeypatch):
     os.symlink("loop", tmp_path / "set" / "loop")
     os.symlink("loop.png", tmp_path / "set" / "loop.png")
     monkeypatch.chdir(tmp_path / "set")
-    for _ in range(1200):  # more than Python's stack has room for
+    depth = 1200  # more than Python's stack has room for
+    for _ in range(depth):
         os.mkdir("d")
         os.chdir("d")
-    os.chdir(tmp_path)
-    found = [os.path.basename(path) for path in make_dataset("set")]
-    assert found == ["1.png", "loop.png"]
-    with pytest.raises(UserError, match="loop.png"):
-        load_image("set/loop.png")
+    try:
+        os.chdir(tmp_path)
+        found = [os.path.basename(path) for path in make_dataset("set")]
+        assert found == ["1.png", "loop.png"]
+        with pytest.raises(UserError, match="loop.png"):
+            load_image("set/loop.png")
+    finally:  # pytest's own cleaning up would run out of stack
+        os.chdir(tmp_path / "set")
+        for _ in range(depth):
+            os.chdir("d")
+        for _ in range(depth):
+            os.chdir("..")
+            os.rmdir("d")
 
 
 # ---- options, logs, pages --------------------------------------------------------------------

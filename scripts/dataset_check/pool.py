@@ -83,6 +83,7 @@ def _until_one_dies(
 
 
 def _submit(pool: ProcessPoolExecutor, item: Any, running: dict[Future, Any]) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a process that this starts inherits it
     try:
         running[pool.submit(_do, item)] = item
     except BrokenProcessPool as error:
@@ -90,6 +91,8 @@ def _submit(pool: ProcessPoolExecutor, item: Any, running: dict[Future, Any]) ->
         unborn.set_exception(error)
         running[unborn] = item
         raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _what_is_left(
