@@ -9,8 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ranks import launcher
+from ranks import ROOT, launcher
 
+# a program that trains models which lie beside it
+WITH_PLUG_IN = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import models, train
+from util import distributed
+models.__path__.append(sys.path[1])  # where this file is
+if __name__ == "__main__":
+    distributed.run(train.main)
+"""
 IN_PROC = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="finds the processes of a job in /proc"
 )

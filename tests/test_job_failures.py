@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, TWO_EPOCHS, write_pictures
-from jobs import IN_PROC, job
+from jobs import IN_PROC, WITH_PLUG_IN, job
 from ranks import ROOT, torchrun
 
 import train
@@ -202,15 +202,6 @@ class StumblingModel(TemplateModel):
         if os.environ["RANK"] == "1" and self.steps == 2:
             raise ValueError("stumbled")
         super().optimize_parameters()
-"""
-WITH_PLUG_IN = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-import models, train
-from util import distributed
-models.__path__.append(sys.path[1])  # where this file is
-if __name__ == "__main__":
-    distributed.run(train.main)
 """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, write_pictures
-from jobs import IN_PROC, job
+from jobs import IN_PROC, WITH_PLUG_IN, job
 from ranks import ROOT, torchrun
 from same import assert_same_run
 
@@ -92,15 +92,6 @@ class EndlessModel(TemplateModel):
         print("in the step", flush=True)
         while True:
             time.sleep(0.1)
-"""
-WITH_PLUG_IN = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-import models, train
-from util import distributed
-models.__path__.append(sys.path[1])  # where this file is
-if __name__ == "__main__":
-    distributed.run(train.main)
 """
 
 
