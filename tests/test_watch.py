@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, write_pictures
-from ranks import ROOT, ranks, torchrun
+from jobs import WITH_PLUG_IN
+from ranks import ranks, torchrun
 
 import models
 import train
@@ -143,16 +144,6 @@ def test_a_model_without_losses_trains(sick, data, here):
 
 
 # ---- several ranks -------------------------------------------------------------------------------
-
-WITH_PLUG_IN = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-import models, train
-from util import distributed
-models.__path__.append(sys.path[1])  # where this file is
-if __name__ == "__main__":
-    distributed.run(train.main)
-"""
 
 
 @pytest.mark.parametrize("bad_rank", ["0", "1"])
