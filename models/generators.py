@@ -10,9 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.layout import ChoosesLayout
+from models.layout import ChoosesLayout, in_layout_of
 from models.norms import NormLayer, conv_has_bias
 from models.recompute import Recomputing
+from models.small_maps import DoublingConv, HalvingConv
+from models.winograd import Conv3x3
 from util.choices import choose
 from util.errors import ImageSizeError
 
@@ -126,7 +128,7 @@ class ResnetBlock(nn.Module):
         padding, zeros = ([], 1) if pad is nn.ZeroPad2d else ([pad(1)], 0)
 
         def convolve() -> list[nn.Module]:
-            return [*padding, nn.Conv2d(dim, dim, 3, padding=zeros, bias=use_bias), norm_layer(dim)]
+            return [*padding, Conv3x3(dim, dim, padding=zeros, bias=use_bias), norm_layer(dim)]
 
         dropout = [nn.Dropout(0.5)] if use_dropout else []
         self.conv_block = nn.Sequential(*convolve(), nn.ReLU(), *dropout, *convolve())
@@ -221,10 +223,8 @@ class UnetSkipConnectionBlock(Recomputing):
         super().__init__()
         self.outermost = outermost
         bias = conv_has_bias(norm_layer)
-        down = nn.Conv2d(input_nc or outer_nc, inner_nc, 4, stride=2, padding=1, bias=bias)
-        up = nn.ConvTranspose2d(
-            inner_nc if innermost else 2 * inner_nc, outer_nc, 4, 2, 1, bias=bias or outermost
-        )
+        down = HalvingConv(input_nc or outer_nc, inner_nc, bias)
+        up = DoublingConv(inner_nc if innermost else 2 * inner_nc, outer_nc, bias or outermost)
         if outermost:
             layers = [down, submodule, nn.ReLU(), up, nn.Tanh()]
         elif innermost:
@@ -244,7 +244,7 @@ class UnetSkipConnectionBlock(Recomputing):
             x = layers.pop(0)(x)
         down, inner, up = _split(layers)
         y = self.run(up, inner(self.run(down, x)))
-        return y if self.outermost else torch.cat([x, y], dim=1)
+        return y if self.outermost else torch.cat([x, in_layout_of(x, y)], dim=1)
 
 
 def _split(layers: list[nn.Module]) -> tuple[list[nn.Module], nn.Module, list[nn.Module]]:

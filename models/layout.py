@@ -44,3 +44,9 @@ class ToChannelsLast(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Differentiable, for gradient penalties."""
         return gradient.contiguous()
+
+
+def in_layout_of(other: Tensor, x: Tensor) -> Tensor:
+    """`x` in the layout of `other`; itself where it is that already."""
+    last = not other.is_contiguous() and other.is_contiguous(memory_format=LAST)
+    return x.contiguous(memory_format=LAST if last else torch.contiguous_format)

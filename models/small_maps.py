@@ -1,0 +1,52 @@
+"""Convolutions of 4x4 pixels and stride 2 over feature maps of few pixels, for CPUs.
+
+In the middle of a U-Net a layer has more weights than its maps have numbers. torch's kernels for
+CPUs put the weights into another order for each call, which takes longer than the work itself; a
+matrix product takes them as they are.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PIXELS = 256  # of all pictures of a batch, at the smaller end: up to so many it is faster
+
+
+class HalvingConv(nn.Conv2d):
+    """nn.Conv2d of 4x4 pixels, stride 2 and padding 1."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
+        """As nn.Conv2d."""
+        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, H // 2, W // 2)."""
+        size = [pixels // 2 for pixels in input.shape[2:]]
+        if not _is_faster(input, len(input) * size[0] * size[1]):
+            return super().forward(input)
+        patches = F.unfold(input, 4, padding=1, stride=2).transpose(0, 1)
+        y = torch.mm(self.weight.flatten(1), patches.flatten(1))
+        y = y.view(-1, len(input), *size).transpose(0, 1).contiguous()
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
+class DoublingConv(nn.ConvTranspose2d):
+    """nn.ConvTranspose2d of 4x4 pixels, stride 2 and padding 1."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
+        """As nn.ConvTranspose2d."""
+        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, 2 * H, 2 * W)."""
+        if not _is_faster(input, len(input) * input.shape[2] * input.shape[3]):
+            return super().forward(input)
+        count, _, height, width = input.shape
+        pixels = input.permute(0, 2, 3, 1).flatten(0, 2)
+        patches = torch.mm(pixels, self.weight.flatten(1)).unflatten(0, (count, -1)).mT
+        y = F.fold(patches, (2 * height, 2 * width), 4, padding=1, stride=2)
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
+def _is_faster(x: Tensor, pixels: int) -> bool:
+    return x.device.type == "cpu" and pixels <= PIXELS
