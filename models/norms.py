@@ -6,8 +6,10 @@ from functools import partial
 from torch import Tensor, nn
 
 from models.instance_norm import instance_norm
+from models.normalised import Normalised, is_exact_last
 from util.choices import choose
 
+MANY = 1024  # pixels of a channel; the sum of fewer is exact anyway
 NormLayer = Callable[[int], nn.Module]  # number of channels -> module
 
 
@@ -21,13 +23,35 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         return instance_norm(input, self.eps)
 
 
+class BatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d, as exact in channels_last on a CPU as in the contiguous layout."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise each channel of (N, C, H, W) over the batch; the layout is kept."""
+        pixels = input.numel() // input.shape[1]
+        if not self.training or not self.affine or pixels < MANY or not is_exact_last(input):
+            return super().forward(input)
+        # the batch in channels_last is also one picture with all rows below each other
+        rows = input.permute(0, 2, 3, 1).flatten(0, 1).unsqueeze(0).permute(0, 3, 1, 2)
+        y, mean, variance = Normalised.apply(rows, self.weight, self.bias, self.eps)
+        if self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+            share = self.momentum
+            if share is None:  # a plain average over all batches
+                share = 1 / self.num_batches_tracked.item()
+            self.running_mean.lerp_(mean.flatten(), share)
+            self.running_var.lerp_(variance.flatten() * (pixels / (pixels - 1)), share)
+        y = y.permute(0, 2, 3, 1).unflatten(1, (len(input), -1)).squeeze(0)
+        return y.permute(0, 3, 1, 2)
+
+
 NORMS: dict[str, NormLayer] = {
     # arXiv 1607.08022; statistics of each picture by itself, in training and in testing alike
     "instance": partial(InstanceNorm2d, affine=False, track_running_stats=False),
     # arXiv 1502.03167
-    "batch": partial(nn.BatchNorm2d, affine=True, track_running_stats=True),
+    "batch": partial(BatchNorm2d, affine=True, track_running_stats=True),
     # the same layer: util/distributed.py makes it a SyncBatchNorm where several ranks run
-    "syncbatch": partial(nn.BatchNorm2d, affine=True, track_running_stats=True),
+    "syncbatch": partial(BatchNorm2d, affine=True, track_running_stats=True),
     "none": nn.Identity,  # takes a layer's place, so that state-dict indices stay as they are
 }
 

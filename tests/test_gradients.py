@@ -13,7 +13,7 @@ from benchmarks.plain_step import PLAIN, plain_networks
 from models import create_model
 from models.instance_norm import instance_norm
 from models.networks import GENERATORS, NORMS, define_G
-from models.norms import InstanceNorm2d
+from models.norms import BatchNorm2d, InstanceNorm2d
 from options.train_options import TrainOptions
 from util import randomness
 
@@ -94,6 +94,66 @@ def test_instance_norm_with_weights_or_running_statistics_is_torch_s():
         ours, theirs = InstanceNorm2d(3, **options), nn.InstanceNorm2d(3, **options)
         assert torch.equal(ours(x), theirs(x.contiguous()))
         assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+# --- batch norm --------------------------------------------------------------------------------
+
+
+def batch_norms(count, height, width, momentum=0.1, seed=0):
+    """Ours in channels_last, and torch's in float64, with the same random weights."""
+    torch.manual_seed(seed)
+    ours = BatchNorm2d(4, momentum=momentum)
+    nn.init.normal_(ours.weight), nn.init.normal_(ours.bias)
+    theirs = nn.BatchNorm2d(4, momentum=momentum).double()
+    theirs.load_state_dict(ours.state_dict())
+    x, noise = torch.randn(2, count, 4, height, width) * 0.5 + 0.7
+    gradient = noise + x  # sums that do not cancel
+    return ours, theirs, x.contiguous(memory_format=torch.channels_last), gradient
+
+
+@pytest.mark.parametrize("of_gradient", LAYOUTS)
+@pytest.mark.parametrize("size", [(1, 256, 256), (3, 40, 31), (2, 8, 5)])
+def test_batch_norm_is_exact_in_channels_last(size, of_gradient):
+    """Torch's own kernel is off by some 5e-6 for 256x256 pixels."""
+    ours, theirs, x, gradient = batch_norms(*size)
+    gradient = gradient.contiguous(memory_format=LAYOUTS[of_gradient])
+
+    def results(norm, x, gradient):
+        x.requires_grad_()
+        y = norm(x)
+        gradients = torch.autograd.grad(y, (x, norm.weight, norm.bias), gradient)
+        return [y.detach(), *gradients, norm.running_mean, norm.running_var]
+
+    found = results(ours, x, gradient)
+    expected = results(theirs, x.double(), gradient.double())
+    errors = [float((f - e).norm() / e.norm()) for f, e in zip(found, expected, strict=True)]
+    assert max(errors) < 1e-6, errors
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_batch_norm_keeps_torch_s_running_statistics(momentum):
+    ours, theirs, *_ = batch_norms(2, 40, 31, momentum)
+    for seed in range(3):
+        x = batch_norms(2, 40, 31, seed=seed)[2]
+        ours(x), theirs(x.double())
+    assert ours.num_batches_tracked == theirs.num_batches_tracked == 3
+    torch.testing.assert_close(ours.running_mean.double(), theirs.running_mean)
+    torch.testing.assert_close(ours.running_var.double(), theirs.running_var)
+    ours.eval(), theirs.eval()
+    torch.testing.assert_close(ours(x).double(), theirs(x.double()), rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norm_can_be_differentiated_twice():
+    def second(norm, x, w):
+        x = x.requires_grad_()
+        (first,) = torch.autograd.grad((norm(x) * w).sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), (x, norm.weight))
+
+    ours, theirs, x, w = batch_norms(2, 33, 32)
+    found, expected = second(ours, x, w), second(theirs, x.double(), w.double())
+    for our, its in zip(found, expected, strict=True):
+        assert float((our - its).norm() / its.norm()) < 1e-5
 
 
 # --- somebody's own layers around one of our networks ------------------------------------------
