@@ -112,7 +112,7 @@ def batch_norms(count, height, width, momentum=0.1, seed=0):
 
 
 @pytest.mark.parametrize("of_gradient", LAYOUTS)
-@pytest.mark.parametrize("size", [(1, 256, 256), (3, 40, 31), (2, 8, 5)])
+@pytest.mark.parametrize("size", [(1, 256, 256), (3, 40, 31)])
 def test_batch_norm_is_exact_in_channels_last(size, of_gradient):
     """Torch's own kernel is off by some 5e-6 for 256x256 pixels."""
     ours, theirs, x, gradient = batch_norms(*size)
@@ -127,8 +127,15 @@ def test_batch_norm_is_exact_in_channels_last(size, of_gradient):
     found = results(ours, x, gradient)
     expected = results(theirs, x.double(), gradient.double())
     errors = [float((f - e).norm() / e.norm()) for f, e in zip(found, expected, strict=True)]
-    assert max(errors) < 1e-6, errors
+    assert max(errors) < 5e-7, errors
     assert found[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_batch_norm_of_few_pixels_is_torch_s():
+    ours, _, x, _ = batch_norms(2, 8, 5)
+    theirs = nn.BatchNorm2d(4)
+    theirs.load_state_dict(ours.state_dict())
+    assert torch.equal(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize("momentum", [0.3, None])
