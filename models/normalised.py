@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models import twice
+
 LAST = torch.channels_last
 
 
@@ -45,7 +47,8 @@ class Normalised(torch.autograd.Function):
         """(g - mean(g) - y · mean(g · y)) · scale; differentiable where that was asked for."""
         x, mean, inverse, weight, bias = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_twice(x, weight, bias, ctx.eps, gradient), None
+            y = F.group_norm(x.contiguous(), x.shape[1], weight, bias, ctx.eps)
+            return *twice.gradients(y, (x, weight, bias), gradient.contiguous()), None
         gradient = gradient.contiguous(memory_format=LAST)
         sums = [
             _sums(*parts)
@@ -61,16 +64,6 @@ class Normalised(torch.autograd.Function):
         of_x = -scale * inverse * product / pixels
         constant = -scale * plain / pixels - of_x * mean
         return torch.addcmul(constant, gradient, scale).addcmul_(x, of_x), of_weight, of_bias, None
-
-
-def _twice(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, gradient: Tensor
-) -> list[Tensor | None]:
-    """The gradients by way of a kernel that can be differentiated again."""
-    y = F.group_norm(x.contiguous(), x.shape[1], weight, bias, eps)
-    given = [t for t in (x, weight, bias) if t is not None]
-    found = iter(torch.autograd.grad(y, given, gradient.contiguous(), create_graph=True))
-    return [None if t is None else next(found) for t in (x, weight, bias)]
 
 
 def _rows_as_channels(picture: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import twice
+
 LAST = torch.channels_last
 CHANNELS, TILES = 192, 256  # from so many of both on it is faster
 BAND = 2**22  # so many transformed numbers are in work at a time, which is little memory
@@ -78,9 +80,7 @@ class Winograd(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_bias = gradient.sum((0, 2, 3)) if ctx.has_bias else None
         if torch.is_grad_enabled():
-            of_both = torch.autograd.grad(
-                F.conv2d(x, weight), (x, weight), gradient, create_graph=True
-            )
+            of_both = twice.gradients(F.conv2d(x, weight), (x, weight), gradient)
             return *of_both, of_bias
         x = x.permute(0, 2, 3, 1)
         g = gradient.contiguous(memory_format=LAST).permute(0, 2, 3, 1)

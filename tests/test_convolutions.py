@@ -8,6 +8,7 @@ from torch import nn
 
 from models import small_maps, winograd
 from models.networks import define_G
+from models.norms import BatchNorm2d
 from models.small_maps import DoublingConv, HalvingConv
 from models.winograd import Conv3x3, Winograd
 
@@ -88,6 +89,19 @@ def test_winograd_can_be_differentiated_twice():
     expected = second(lambda x: F.conv2d(x, weight, bias), x, weight)
     for ours, theirs in zip(found, expected, strict=True):
         assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("frozen", ["input", "weights"])
+@pytest.mark.parametrize("layer", ["convolution", "norm"])
+def test_frozen_inputs_and_weights_get_no_gradients(layer, frozen):
+    layer = Conv3x3(3, 3) if layer == "convolution" else BatchNorm2d(3)
+    x = formula_image(1, 3, 34, 34).float().contiguous(memory_format=LAST)
+    learning = list(layer.parameters()) if frozen == "input" else [x]
+    layer.requires_grad_(frozen == "input")
+    x.requires_grad_(frozen == "weights")
+    for create_graph in (False, True):
+        found = torch.autograd.grad(layer(x).square().sum(), learning, create_graph=create_graph)
+        assert all(torch.isfinite(gradient).all() for gradient in found)
 
 
 @pytest.mark.parametrize("shape", [(1, 10, 8, 3), (5, 4, 6, 2), (2, 66, 66, 256)])
