@@ -22,7 +22,7 @@ class HalvingConv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H // 2, W // 2)."""
         size = [pixels // 2 for pixels in input.shape[2:]]
-        if not _is_faster(input, len(input) * size[0] * size[1]):
+        if not _is_faster(input, self.weight, len(input) * size[0] * size[1]):
             return super().forward(input)
         patches = F.unfold(input, 4, padding=1, stride=2).transpose(0, 1)
         y = torch.mm(self.weight.flatten(1), patches.flatten(1))
@@ -39,7 +39,7 @@ class DoublingConv(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, 2 * H, 2 * W)."""
-        if not _is_faster(input, len(input) * input.shape[2] * input.shape[3]):
+        if not _is_faster(input, self.weight, len(input) * input.shape[2] * input.shape[3]):
             return super().forward(input)
         count, _, height, width = input.shape
         pixels = input.permute(0, 2, 3, 1).flatten(0, 2)
@@ -48,5 +48,5 @@ class DoublingConv(nn.ConvTranspose2d):
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
-def _is_faster(x: Tensor, pixels: int) -> bool:
-    return x.device.type == "cpu" and pixels <= PIXELS
+def _is_faster(x: Tensor, weight: Tensor, pixels: int) -> bool:
+    return x.device.type == "cpu" and pixels <= PIXELS and weight.is_contiguous()
