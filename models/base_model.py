@@ -129,9 +129,6 @@ class BaseModel(ABC):
         for value in vars(self).values():
             if isinstance(value, nn.Module):  # losses, and networks that are not saved, as well
                 value.to(self.device)
-        if self.isTrain or opt.precision == "fp32":  # for testing in half, see util/half_weights.py
-            nets = [net for net in vars(self).values() if isinstance(net, nn.Module)]
-            speed.choose_layouts(nets, self.device, opt.precision)
         if self.isTrain:
             self._make_fast(opt)
             for name, net in names.items():
@@ -142,12 +139,13 @@ class BaseModel(ABC):
         self.print_networks(opt.verbose)
 
     def _make_fast(self, opt: argparse.Namespace) -> None:
-        """Fused optimizers, and what saves memory; all is on its device."""
+        """Layouts, fused optimizers, and what saves memory; all is on its device."""
+        nets = [net for net in vars(self).values() if isinstance(net, nn.Module)]
+        speed.choose_layouts(map(distributed.unwrap, nets), self.device, opt.precision)
         speed.fuse(self.optimizers)
         if opt.checkpoint_activations:
-            for net in vars(self).values():
-                if isinstance(net, nn.Module):
-                    checkpoint_activations(net)
+            for net in nets:
+                checkpoint_activations(net)
         if opt.accumulate > 1 and not self._splits_batches and len(self.optimizers) != 1:
             raise UserError(
                 f"--accumulate {opt.accumulate}: {type(self).__name__} has "
