@@ -124,8 +124,10 @@ def measure(name: str, case: Case, args: argparse.Namespace) -> None:
     base = statistics.median(seconds["torch, contiguous"][1:])
     for way, run in ways.items():
         median = statistics.median(seconds[way][1:])
-        errors = " ".join(f"{error(*pair):.1e}" for pair in zip(run(), exact, strict=True))
-        print(f"{way:22} {median * 1e3:5.1f}  {base / median:5.2f}  {errors}", flush=True)
+        print(
+            f"{way:22} {median * 1e3:5.1f}  {base / median:5.2f}  {errors(run(), exact)}",
+            flush=True,
+        )
 
 
 def step(
@@ -138,19 +140,18 @@ def step(
 
     def run() -> list[Tensor]:
         y = layer(x)
-        of_x, *of_weights = torch.autograd.grad(y, (x, *weights), gradient)
-        return [
-            y.detach(),
-            of_x,
-            *([torch.cat([g.flatten() for g in of_weights])] if weights else []),
-        ]
+        return [y.detach(), *torch.autograd.grad(y, (x, *weights), gradient)]
 
     return run
 
 
-def error(found: Tensor, exact: Tensor) -> float:
-    """Relative, in the Euclidean norm."""
-    return float((found - exact).norm() / exact.norm())
+def errors(found: list[Tensor], exact: list[Tensor]) -> str:
+    """Relative, in the Euclidean norm: the output, the gradient by input, those by all weights."""
+    parts = [(found[:1], exact[:1]), (found[1:2], exact[1:2]), (found[2:], exact[2:])]
+    vectors = [
+        tuple(torch.cat([t.double().flatten() for t in side]) for side in p) for p in parts if p[0]
+    ]
+    return " ".join(f"{float((f - e).norm() / e.norm()):.1e}" for f, e in vectors)
 
 
 if __name__ == "__main__":
