@@ -6,8 +6,8 @@
 For each layer, forward and backward together: the median of alternating rounds, and the relative
 errors of the output and of the gradients by input and weights, against float64. (Whole generators
 have kinks: a rounding that moves an activation across one moves the gradients by far more.)
-Between any two
-measurements other memory is written, so that weights come from memory as they do in training.
+Between any two measurements other memory is written, so that weights come from memory as they do in
+training.
 """
 
 import argparse
