@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import test  # noqa: E402
+from benchmarks.plain_step import with_torch_s_convolutions  # noqa: E402
 from data import create_dataset  # noqa: E402
 from models.generators import ResnetGenerator, UnetGenerator  # noqa: E402
 from options.test_options import TestOptions, one_by_one  # noqa: E402
@@ -179,7 +180,7 @@ def measure(case: Case, args: argparse.Namespace, folder: Path) -> list[Row]:
     data, device = folder / "data", torch.device(args.device)
     files = write_pictures(data, args.images or case.images * (8 if device.type == "cuda" else 1),
                            case.paired)  # fmt: skip
-    net = case.build()
+    net = with_torch_s_convolutions(case.build())
     (folder / "checkpoints" / "n").mkdir(parents=True)
     torch.save(net.state_dict(), folder / "checkpoints" / "n" / "latest_net_G.pth")
     plain = partial(plain_loop, net.to(device), files, case.paired, folder / "plain", device)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.plain_step import PLAIN_NORMS  # noqa: E402
+from benchmarks.plain_step import PLAIN_NORMS, with_torch_s_convolutions  # noqa: E402
 from models.networks import GENERATORS, define_G  # noqa: E402
 from models.norms import BatchNorm2d, InstanceNorm2d  # noqa: E402
 from models.small_maps import DoublingConv, HalvingConv  # noqa: E402
@@ -79,7 +79,8 @@ def generators(netG: str, norm: str) -> tuple[nn.Module, nn.Module]:
     """As they are trained, and of torch's own layers."""
     ours = define_G(3, 3, 64, netG, norm)
     ours.computes_in_channels_last = True
-    return ours, GENERATORS[netG].build(3, 3, ngf=64, norm_layer=PLAIN_NORMS[norm])
+    theirs = GENERATORS[netG].build(3, 3, ngf=64, norm_layer=PLAIN_NORMS[norm])
+    return ours, with_torch_s_convolutions(theirs)
 
 
 def main() -> None:

@@ -11,12 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks import DISCRIMINATORS, GENERATORS
+from models.small_maps import DoublingConv, HalvingConv
+from models.winograd import Conv3x3
 
 PLAIN_NORMS = {
     "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
     "batch": nn.BatchNorm2d,
     "none": nn.Identity,
 }
+
+
+TORCH_S = {Conv3x3: nn.Conv2d, HalvingConv: nn.Conv2d, DoublingConv: nn.ConvTranspose2d}
+
+
+def with_torch_s_convolutions(net: nn.Module) -> nn.Module:
+    """`net` itself, its faster convolutions turned into those of torch that they stand for."""
+    for layer in net.modules():
+        layer.__class__ = TORCH_S.get(type(layer), type(layer))
+    return net
 
 
 def plain_networks(model: nn.Module) -> dict[str, nn.Module]:
@@ -34,7 +46,7 @@ def plain_networks(model: nn.Module) -> dict[str, nn.Module]:
             build = DISCRIMINATORS[opt.netD].build
             net = build(sides[name[2:]], opt.ndf, opt.n_layers_D, norm)
         net.load_state_dict(ours.state_dict())
-        nets[name] = net.to(model.device, next(ours.parameters()).dtype)
+        nets[name] = with_torch_s_convolutions(net).to(model.device, next(ours.parameters()).dtype)
     return nets
 
 

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from formulas import formula_image
 from torch import nn
 
+from benchmarks.plain_step import PLAIN_NORMS, with_torch_s_convolutions
 from models import small_maps, winograd
-from models.networks import define_G
+from models.networks import GENERATORS, define_G
 from models.norms import BatchNorm2d
 from models.small_maps import DoublingConv, HalvingConv
 from models.winograd import Conv3x3, Winograd
@@ -187,3 +188,13 @@ def test_a_resnet_uses_winograd_and_a_unet_products(monkeypatch):
         used.clear()
         net(torch.zeros(1, 3, 128, 128))
         assert used == expected
+
+
+@pytest.mark.parametrize("netG", ["resnet_6blocks", "unet_128"])
+def test_the_plain_networks_have_torch_s_layers_only(netG):
+    """What benchmarks and tests of gradients compare with must not be ours."""
+    net = with_torch_s_convolutions(
+        GENERATORS[netG].build(3, 3, ngf=4, norm_layer=PLAIN_NORMS["instance"])
+    )
+    leaves = [layer for layer in net.modules() if not list(layer.children())]
+    assert leaves and all(type(layer).__module__.startswith("torch.nn") for layer in leaves)
