@@ -18,12 +18,13 @@ from data import create_dataset
 from data.loader import Loader
 from models import create_model
 from models.base_model import BaseModel, naming_images
-from options.saved import save_options
+from models.inference import half_precision
+from models.inference.batching import ImageBatches
 from options.test_options import TestOptions, one_by_one
-from util import checkpoint, distributed, half_weights, randomness
-from util.image_batches import ImageBatches
+from util import checkpoint, distributed, rng
 from util.precision import PRECISIONS, configure
-from util.results import Results
+from util.reports.results import Results
+from util.run_record import save_options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,16 +32,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     distributed.one_process_only()
     opt = TestOptions().parse(argv)
     configure(opt.device, opt.precision)
-    randomness.seed_everything(opt.seed)  # pix2pix keeps its dropout when testing
+    rng.seed_everything(opt.seed)  # pix2pix keeps its dropout when testing
     loader = create_dataset(one_by_one(opt))
     model = ready_model(opt)
     batches = ImageBatches(model, opt.batch_size, opt.compile)
     if batches.objection:
-        distributed.say(f"--batch_size {opt.batch_size} stays at 1: {batches.objection}")
+        distributed.print0(f"--batch_size {opt.batch_size} stays at 1: {batches.objection}")
     folder = results_folder(opt)
     save_options(opt, folder)
     count = test_images(model, loader, batches, opt, folder)
-    distributed.say(f"tested {count} images; the page is {folder / 'index.html'}")
+    distributed.print0(f"tested {count} images; the page is {folder / 'index.html'}")
 
 
 def ready_model(opt: argparse.Namespace) -> BaseModel:
@@ -49,7 +50,7 @@ def ready_model(opt: argparse.Namespace) -> BaseModel:
     model.setup(opt)
     if opt.eval:
         model.eval()
-    half_weights.halve(model.named_networks().values(), PRECISIONS[opt.precision].dtype)
+    half_precision.halve(model.named_networks().values(), PRECISIONS[opt.precision].dtype)
     return model
 
 

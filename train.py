@@ -13,8 +13,8 @@ from data import create_dataset
 from models import create_model
 from models.base_model import naming_images
 from options.train_options import TrainOptions
-from util import checkpoint, distributed, precision, randomness
-from util.progress import Progress
+from util import checkpoint, distributed, precision, rng
+from util.training.progress import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,13 +27,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(opt: argparse.Namespace) -> None:
     """Train as the options say, on this rank."""
     precision.configure(opt.device, opt.precision)
-    randomness.seed_everything(opt.seed)
+    rng.seed_everything(opt.seed)
     loader = create_dataset(opt)
     model = create_model(opt)
     checkpoint.make_folder(checkpoint.folder(opt))
     model.setup(opt)
-    randomness.seed_rank(opt.seed)
-    distributed.say(
+    rng.seed_rank(opt.seed)
+    distributed.print0(
         f"training {opt.model} on {distributed.summary(opt.device, opt.batch_size)}, "
         f"{len(loader)} images, epochs {opt.epoch_count} to {opt.n_epochs + opt.n_epochs_decay}, "
         f"seed {opt.seed}"
@@ -45,7 +45,7 @@ def train(opt: argparse.Namespace) -> None:
                 progress.advance()
             model.update_learning_rate()
             progress.end_epoch()
-    distributed.say(f"trained; the weights are in {checkpoint.folder(opt)}")
+    distributed.print0(f"trained; the weights are in {checkpoint.folder(opt)}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ sys.path.insert(0, str(ROOT))
 from models import create_model  # noqa: E402
 from models.base_model import BaseModel  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
-from util import distributed, randomness  # noqa: E402
+from util import distributed, rng  # noqa: E402
 from util.devices import existing_gpus  # noqa: E402
 from util.errors import UserError  # noqa: E402
 
@@ -72,7 +72,7 @@ def measure(result: Path, rounds: int, steps: int, argv: Sequence[str]) -> None:
     torch.set_num_threads(1)
     opt = TrainOptions().parse(argv)
     with distributed.job(opt.device, opt.dist_timeout):
-        randomness.seed_everything(opt.seed)
+        rng.seed_everything(opt.seed)
         model = create_model(opt)
         model.setup(opt)
         model.set_input(random_batch(opt))

@@ -37,12 +37,12 @@ sys.path.insert(0, str(ROOT))
 import test  # noqa: E402
 from benchmarks.plain_step import with_torch_s_convolutions  # noqa: E402
 from data import create_dataset  # noqa: E402
-from models.generators import ResnetGenerator, UnetGenerator  # noqa: E402
+from models.inference.batching import ImageBatches  # noqa: E402
+from models.networks.generators import ResnetGenerator, UnetGenerator  # noqa: E402
 from options.test_options import TestOptions, one_by_one  # noqa: E402
-from util import distributed, randomness  # noqa: E402
+from util import distributed, rng  # noqa: E402
 from util.devices import existing_gpus  # noqa: E402
 from util.errors import UserError  # noqa: E402
-from util.image_batches import ImageBatches  # noqa: E402
 from util.precision import configure  # noqa: E402
 
 INSTANCE = partial(nn.InstanceNorm2d, affine=False, track_running_stats=False)
@@ -132,7 +132,7 @@ def way_to_test(case: Case, argv: Sequence[str], folder: Path) -> Callable[[], i
     """A round of test.py, from files to pictures and page; its model and workers stay."""
     opt = TestOptions().parse(argv)
     configure(opt.device, opt.precision)
-    randomness.seed_everything(opt.seed)
+    rng.seed_everything(opt.seed)
     loader = create_dataset(one_by_one(opt))
     model = test.ready_model(opt)
     batches = ImageBatches(model, opt.batch_size, opt.compile)

@@ -28,9 +28,9 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.plain_step import PLAIN_NORMS, with_torch_s_convolutions  # noqa: E402
 from models.networks import GENERATORS, define_G  # noqa: E402
-from models.norms import BatchNorm2d, InstanceNorm2d  # noqa: E402
-from models.small_maps import DoublingConv, HalvingConv  # noqa: E402
-from models.winograd import Conv3x3  # noqa: E402
+from models.networks.cpu_layers.small_maps import DoublingConv, HalvingConv  # noqa: E402
+from models.networks.cpu_layers.winograd import Conv3x3  # noqa: E402
+from models.networks.norms import BatchNorm2d, InstanceNorm2d  # noqa: E402
 from util.precision import keep_freed_memory  # noqa: E402
 
 CONTIGUOUS, LAST = torch.contiguous_format, torch.channels_last

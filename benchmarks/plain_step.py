@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks import DISCRIMINATORS, GENERATORS
-from models.small_maps import DoublingConv, HalvingConv
-from models.winograd import Conv3x3
+from models.networks.cpu_layers.small_maps import DoublingConv, HalvingConv
+from models.networks.cpu_layers.winograd import Conv3x3
 
 PLAIN_NORMS = {
     "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),

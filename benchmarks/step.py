@@ -35,7 +35,11 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.plain_step import PLAIN, plain_networks  # noqa: E402
 from models import create_model  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
-from util import device_memory, precision, randomness  # noqa: E402
+from util import (  # noqa: E402
+    device_memory,
+    precision,
+    rng,  # noqa: E402
+)
 from util.devices import existing_gpus  # noqa: E402
 from util.errors import UserError, one_message  # noqa: E402
 
@@ -113,7 +117,7 @@ def build(case: str, way: str, args: argparse.Namespace) -> Callable[[], None]:
         precision.configure(opt.device, opt.precision)
     elif opt.device.type == "cuda":
         precision.configure(opt.device, "fp32")  # torch's own default rounds to TF32
-    randomness.seed_everything(0)
+    rng.seed_everything(0)
     model = create_model(opt)
     model.setup(opt)
     batch = random_batch(opt)

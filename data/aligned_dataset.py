@@ -23,7 +23,7 @@ from data.image_folder import (
     shortened,
     two_folders,
 )
-from data.pictures import Pictures
+from data.image_io import Pictures
 from util.errors import UserError
 
 

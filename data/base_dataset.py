@@ -16,7 +16,7 @@ from torchvision.transforms import functional as F
 from util.errors import UserError
 
 if TYPE_CHECKING:
-    from data.pictures import Pictures
+    from data.image_io import Pictures
 
 Picture = Image.Image | torch.Tensor  # a tensor is (C, H, W) uint8, prepared, from the cache
 
@@ -201,7 +201,7 @@ def prepare(
     """
     if isinstance(picture, torch.Tensor):
         if grayscale and len(picture) != 1:
-            raise ValueError("get_transform wants grey, and data.pictures.Pictures cached colours")
+            raise ValueError("get_transform wants grey, and data.image_io.Pictures cached colours")
         return picture
     if grayscale:
         picture = F.rgb_to_grayscale(picture)
@@ -209,7 +209,7 @@ def prepare(
     if width * height > MOST_PIXELS:  # of a picture one pixel wide, say
         raise UserError(
             f"--preprocess {opt.preprocess} would make {width}x{height} pixels of a picture of "
-            f"{picture.width}x{picture.height}; take it out of the data set, or choose another way"
+            f"{picture.width}x{picture.height}; take it out of the dataset, or choose another way"
         )
     return F.resize(picture, [height, width], interpolation=method)
 

@@ -1,4 +1,4 @@
-"""`--cache ram`: the pictures of a data set, decoded and resized once, in memory that is shared.
+"""`--cache ram`: the pictures of a dataset, decoded and resized once, in memory that is shared.
 
 Pixels are those of the files, bit for bit: what is kept is the 8-bit picture before anything random
 is done to it. The ranks of a machine and their workers see one copy, which the ranks fill together
@@ -18,9 +18,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data.base_dataset import BaseDataset
+from data.image_io import Pictures
 from data.loader import share_of_cores
 from data.memory import SharedBlock, available_memory, size_text
-from data.pictures import Pictures
 from util import distributed
 from util.errors import UserError
 
@@ -87,9 +87,9 @@ class File(NamedTuple):
 
 
 def fill(dataset: Dataset) -> None:
-    """Read the pictures of a data set into memory, from which it then takes them.
+    """Read the pictures of a dataset into memory, from which it then takes them.
 
-    All ranks call it, with the same data set.
+    All ranks call it, with the same dataset.
 
     Raises:
         UserError: they do not fit, or one cannot be read.
@@ -109,36 +109,36 @@ def fill(dataset: Dataset) -> None:
 
 
 def is_filled(dataset: Dataset) -> bool:
-    """Whether the data set takes its pictures from memory."""
+    """Whether the dataset takes its pictures from memory."""
     return any(pictures.store is not None for pictures, _ in readers(dataset))
 
 
 def size_if_it_fits(dataset: Dataset) -> int | None:
-    """Bytes that a cache of the data set would take; None if it cannot be or does not fit."""
+    """Bytes that a cache of the dataset would take; None if it cannot be or does not fit."""
     size = size_of_cache(dataset)
     return size if 0 < size <= HEADROOM * available_memory() else None
 
 
-@lru_cache(maxsize=1)  # asked for again and again, of one data set; it may read many headers
+@lru_cache(maxsize=1)  # asked for again and again, of one dataset; it may read many headers
 def size_of_cache(dataset: Dataset) -> int:
-    """Bytes for the pictures of a data set; 0 if it does not say which they are."""
+    """Bytes for the pictures of a dataset; 0 if it does not say which they are."""
     return needed(plan(dataset)[1])
 
 
 def plan(dataset: Dataset) -> tuple[list[File], list[list[tuple[int, int, int]]]]:
-    """The files that a data set reads, and the shapes of the pictures that each will give."""
+    """The files that a dataset reads, and the shapes of the pictures that each will give."""
     files = [File(*each) for each in dict.fromkeys(pairs(dataset))]
     return files, list(in_threads(lambda file: file.pictures.shapes(file.path), files))
 
 
 def pairs(dataset: Dataset) -> Iterator[tuple[Pictures, str]]:
-    """Every (reader, path) of a data set."""
+    """Every (reader, path) of a dataset."""
     for pictures, paths in readers(dataset):
         yield from ((pictures, path) for path in paths)
 
 
 def readers(dataset: Dataset) -> Sequence[tuple[Pictures, Sequence[str]]]:
-    """What reads the files of a data set, and their paths; none if it does not say."""
+    """What reads the files of a dataset, and their paths; none if it does not say."""
     return dataset.to_cache() if isinstance(dataset, BaseDataset) else ()
 
 
@@ -158,7 +158,7 @@ def check_size(count: int, size: int) -> None:
             "or keep less (--max_dataset_size, --load_size). In a container, memory that several "
             "ranks share is limited by /dev/shm too (docker run --shm-size)"
         )
-    distributed.say(
+    distributed.print0(
         f"--cache ram: {count} pictures take {size_text(size)} of memory ({size_text(free)} free)"
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.base_dataset import BaseDataset, channels, get_transform, to_unit
 from data.image_folder import make_dataset
-from data.pictures import Pictures
+from data.image_io import Pictures
 from util.color import rgb_to_lab
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from data.workers import end_workers_at_exit, leave_signals_to_training
+from data.worker_signals import end_workers_at_exit, leave_signals_to_training
 from util import distributed
 from util.errors import UserError
 
@@ -196,7 +196,7 @@ class SeededDataset(Dataset):
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
         """The samples of a batch; torch's loader asks for all of them at once."""
-        with as_it_was():
+        with preserve_rng_state():
             return [self.sample(epoch, index) for epoch, index in keys]
 
     def sample(self, epoch: int, index: int) -> Any:
@@ -217,7 +217,7 @@ def seed_of(*key: int) -> int:
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
     """Seed Python's, numpy's and torch's (CPU) random numbers from `key`; put them back after."""
-    with as_it_was():
+    with preserve_rng_state():
         seed_all(*key)
         yield
 
@@ -231,7 +231,7 @@ def seed_all(*key: int) -> None:
 
 
 @contextmanager
-def as_it_was() -> Iterator[None]:
+def preserve_rng_state() -> Iterator[None]:
     """After this block the random numbers go on as if it had not been.
 
     In it, one thread only, as in a worker: how torch splits the work can change the last bit.

@@ -15,7 +15,7 @@ from typing import Any
 
 from data.base_dataset import BaseDataset, check_channels, get_transform
 from data.image_folder import make_dataset
-from data.pictures import Pictures
+from data.image_io import Pictures
 
 
 class TemplateDataset(BaseDataset):

@@ -8,7 +8,7 @@ from typing import Any
 
 from data.base_dataset import BaseDataset, channels, check_channels, get_transform
 from data.image_folder import contents, make_dataset, missing_folder, two_folders
-from data.pictures import Pictures
+from data.image_io import Pictures
 from util.errors import UserError
 
 

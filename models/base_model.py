@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import architecture, networks, speed
-from models.recompute import checkpoint_activations
-from models.stepping import GradientScaler, Parts, held, scaled_backward, stepping_through
+from models import networks
+from models.networks import infer_options
+from models.networks.activation_checkpointing import checkpoint_activations
+from models.networks.cpu_layers import speed
+from models.step import GradientScaler, Parts, held, scaled_backward, stepping_through
 from util import checkpoint, device_memory, distributed, precision
 from util.errors import ImageSizeError, UserError
 
@@ -110,7 +112,7 @@ class BaseModel(ABC):
 
     @abstractmethod
     def set_input(self, input: Mapping[str, Any]) -> None:
-        """Take a batch of the data set and move it to `self.device`."""
+        """Take a batch of the dataset and move it to `self.device`."""
 
     @abstractmethod
     def forward(self) -> None:
@@ -160,7 +162,7 @@ class BaseModel(ABC):
         reason = precision.why_no_graphs(self.device, fixed, parts)
         self._records_graphs = self.isTrain and reason is None
         if self.isTrain and self.device.type == "cuda" and reason:
-            distributed.say(f"--compile: no CUDA graphs, because {reason}")
+            distributed.print0(f"--compile: no CUDA graphs, because {reason}")
         nets = map(distributed.unwrap, self.named_networks().values())
         precision.compile_networks(nets, self._records_graphs, fixed)
 
@@ -172,7 +174,7 @@ class BaseModel(ABC):
         """One step of training, as the options say: precision, batch in parts, scaled gradients.
 
         Args:
-            batch: of the data set.
+            batch: of the dataset.
 
         Raises:
             UserError: memory ran out.
@@ -330,16 +332,16 @@ class BaseModel(ABC):
         """Load every network from `{tag}_net_{NAME}.pth`; UserError where that cannot be."""
         for name, net in self.named_networks().items():
             path = checkpoint.weights_path(self.save_dir, tag, name)
-            checkpoint.load_weights(net, path, explain=architecture.differences)
-            distributed.say(f"loaded {path}")
+            checkpoint.load_weights(net, path, explain=infer_options.differences)
+            distributed.print0(f"loaded {path}")
 
     def print_networks(self, verbose: bool) -> None:
         """Say how large the networks are; layer by layer if verbose."""
         for name, net in self.named_networks().items():
             if verbose:
-                distributed.say(str(net))
+                distributed.print0(str(net))
             count = sum(p.numel() for p in net.parameters())
-            distributed.say(f"network {name}: {count / 1e6:.3f} million parameters")
+            distributed.print0(f"network {name}: {count / 1e6:.3f} million parameters")
 
     @staticmethod
     def set_requires_grad(

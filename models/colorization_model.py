@@ -11,13 +11,13 @@ from util.color import lab_to_rgb
 
 
 class ColorizationModel(Pix2PixModel):
-    """pix2pix on the batches of the colorization data set: A is L / 50 - 1, B is ab / 110."""
+    """pix2pix on the batches of the colorization dataset: A is L / 50 - 1, B is ab / 110."""
 
     @staticmethod
     def modify_commandline_options(
         parser: argparse.ArgumentParser, is_train: bool
     ) -> argparse.ArgumentParser:
-        """The settings of pix2pix, with the colorization data set."""
+        """The settings of pix2pix, with the colorization dataset."""
         Pix2PixModel.modify_commandline_options(parser, is_train)
         parser.set_defaults(dataset_mode="colorization")
         return parser

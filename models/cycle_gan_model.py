@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models import networks
 from models.base_model import BaseModel, check_discriminator, frozen
-from models.stepping import in_parts
+from models.step import in_parts
 from util.image_pool import ImagePool
 
 
@@ -82,7 +82,7 @@ class CycleGANModel(BaseModel):
     def _build_training(self, opt: argparse.Namespace) -> None:
         # compiled code for the norm of several pictures is slow on a CPU (docs/performance.md)
         compiled_on_cpu = opt.compile and opt.device.type == "cpu"
-        self._per_picture = opt.norm in networks.PER_PICTURE and not compiled_on_cpu
+        self._per_picture = opt.norm in networks.PER_SAMPLE_NORMS and not compiled_on_cpu
         self._identities: tuple[Tensor, ...] | None = None  # made by forward on the way
         self.loss_names = ["D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B"]
         if opt.lambda_identity > 0:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from models import networks
 from models.base_model import BaseModel, check_discriminator, frozen
-from models.recompute import statistics_left_alone
-from models.stepping import in_parts
+from models.networks.activation_checkpointing import statistics_left_alone
+from models.step import in_parts
 from util import distributed
 from util.image_pool import ImagePool
 
@@ -58,7 +58,7 @@ class Pix2PixModel(BaseModel):
         if opt.gan_mode == "wgangp":
             self.loss_names.append("D_gp")
             if opt.norm in ("batch", "syncbatch"):
-                distributed.say(
+                distributed.print0(
                     f"--gan_mode wgangp with --norm {opt.norm}: the penalty is meant for a critic "
                     "without batch norm (arXiv 1704.00028, section 4); --norm instance has none"
                 )
@@ -103,7 +103,7 @@ class Pix2PixModel(BaseModel):
 
     def _judge(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """D of each; in one call, unless batch norm would mix their statistics."""
-        if self.opt.norm in networks.PER_PICTURE and fake.shape == real.shape:
+        if self.opt.norm in networks.PER_SAMPLE_NORMS and fake.shape == real.shape:
             return self.netD(torch.cat((fake, real))).split(len(fake))
         return self.netD(fake), self.netD(real)
 

@@ -49,7 +49,7 @@ class TemplateModel(BaseModel):
             self.optimizers = [self.optimizer]
 
     def set_input(self, input: Mapping[str, Any]) -> None:
-        """Move a batch of the data set to the device."""
+        """Move a batch of the dataset to the device."""
         a_to_b = self.opt.direction == "AtoB"
         self.data_A = input["A" if a_to_b else "B"].to(self.device, non_blocking=True)
         self.data_B = input["B" if a_to_b else "A"].to(self.device, non_blocking=True)

@@ -43,7 +43,7 @@ class TestModel(BaseModel):
         setattr(self, f"netG{opt.model_suffix}", self.netG)
 
     def set_input(self, input: Mapping[str, Any]) -> None:
-        """Take an image, which a data set of one side calls A."""
+        """Take an image, which a dataset of one side calls A."""
         self.real = input["A"].to(self.device)
         self.image_paths = input["A_paths"]
 

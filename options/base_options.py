@@ -25,7 +25,7 @@ class BaseOptions:
 
     isTrain: bool
     program: str
-    needs_data = "needs --dataroot, the folder of the data set"
+    needs_data = "needs --dataroot, the folder of the dataset"
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Turn a command line into the final options.
@@ -43,38 +43,38 @@ class BaseOptions:
         """
         argv = list(sys.argv[1:] if argv is None else argv)
         problems: list[str] = []
-        parser, opt, typed = Parser(prog=self.program), None, set()
+        parser, opt, given = Parser(prog=self.program), None, set()
         with collected(problems):
             parser = self.build_parser(argv)
             opt, unknown = parser.parse_known_args(argv)
-            typed = parser.typed(argv)
+            given = parser.given(argv)
             problems += parser.unknown(unknown)
             if not opt.dataroot:
                 problems.append(self.needs_data)
-            self.finish(opt, typed, parser, problems)
+            self.finish(opt, given, parser, problems)
             problems += checks.problems(opt)
         with collected(problems):
-            gpu_ids = opt.gpu_ids if opt and "gpu_ids" in typed else None
+            gpu_ids = opt.gpu_ids if opt and "gpu_ids" in given else None
             device = devices.choose_device(gpu_ids)
         if problems:
             parser.error("\n".join(problems))
         opt.device, opt.gpu_ids = device, [device.index] if device.type == "cuda" else []
-        self.mention_ignored(opt, typed)
+        self.mention_ignored(opt, given)
         return opt
 
     def finish(
-        self, opt: argparse.Namespace, typed: set[str], parser: Parser, problems: list[str]
+        self, opt: argparse.Namespace, given: set[str], parser: Parser, problems: list[str]
     ) -> None:
         """Settle the values that follow from others; problems met on the way are appended."""
         opt.isTrain = self.isTrain
         with collected(problems):
             opt.name = full_name(opt)
-        if opt.num_threads == NUM_THREADS and "num_threads" not in typed:  # no plug-in's default
+        if opt.num_threads == NUM_THREADS and "num_threads" not in given:  # no plug-in's default
             dataset = data.find_dataset_using_name(opt.dataset_mode)
             opt.num_threads = default_num_threads(opt.cache == "ram" and dataset.quick_from_cache)
 
     def build_parser(self, argv: Sequence[str]) -> Parser:
-        """The whole tree for the model and the data set that `argv` names."""
+        """The whole tree for the model and the dataset that `argv` names."""
         parser = Parser(
             prog=self.program,
             usage="%(prog)s --dataroot DIR --name NAME --model MODEL [options]",
@@ -92,7 +92,7 @@ class BaseOptions:
         return parser
 
     def set_first_defaults(self, parser: Parser) -> None:
-        """Choose which model and data set take part in building the parser, if nobody types it."""
+        """Choose which model and dataset take part in building the parser, if nobody types it."""
 
     def _model_setter(self, opt: argparse.Namespace) -> Callable:
         return models.get_option_setter(opt.model)
@@ -105,16 +105,16 @@ class BaseOptions:
         self._add_experiment(parser.add_argument_group("experiment"))
         self._add_model(parser.add_argument_group("model"))
         self._add_data(parser.add_argument_group("data"))
-        parser._optionals.title = "of this model and data set"
+        parser._optionals.title = "of this model and dataset"
 
     @staticmethod
     def _add_experiment(group: argparse._ArgumentGroup) -> None:
         add = group.add_argument
-        add("--dataroot", help="folder of the data set (train, test or trainA, trainB, … in it)")
+        add("--dataroot", help="folder of the dataset (train, test or trainA, trainB, … in it)")
         add("--name", default="experiment_name", help="name of the experiment and of its folders")
         add("--suffix", default="", help="appended to --name, e.g. {model}_{netG}_size{load_size}")
         add("--checkpoints_dir", default="./checkpoints", help="where experiments are saved")
-        add("--gpu_ids", default="0", help="GPU to use, -1 for the CPU; untyped, the best device")
+        add("--gpu_ids", default="0", help="GPU to use, -1 for the CPU; not given, the best device")
         add("--seed", type=int, default=0, help="seed of all randomness; repeats a run exactly")
         add(
             "--precision",
@@ -170,7 +170,7 @@ class BaseOptions:
             "--num_threads",
             type=int,
             default=NUM_THREADS,
-            help="processes that load images; untyped, as many as there are cores, 8 at most",
+            help="processes that load images; not given, as many as there are cores, 8 at most",
         )
         add(
             "--cache",
@@ -185,16 +185,16 @@ class BaseOptions:
             "--max_dataset_size",
             type=count_or_inf,
             default=float("inf"),
-            help="use at most this many images of the data set",
+            help="use at most this many images of the dataset",
         )
         add("--preprocess", default="resize_and_crop", choices=PREPROCESS, help="scaling, cropping")
         add("--no_flip", action="store_true", help="do not mirror images at random")
 
-    def mention_ignored(self, opt: argparse.Namespace, typed: set[str]) -> None:
+    def mention_ignored(self, opt: argparse.Namespace, given: set[str]) -> None:
         """Say what was accepted for the sake of old scripts and does nothing."""
-        visdom = sorted(typed.intersection(VISDOM))
+        visdom = sorted(given.intersection(VISDOM))
         if visdom:
-            distributed.say(
+            distributed.print0(
                 f"{', '.join('--' + dest for dest in visdom)}: ignored, there is no visdom server; "
                 f"the page is {opt.checkpoints_dir}/{opt.name}/web/index.html"
             )

@@ -14,7 +14,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and exit with status 2."""
-        distributed.complain(f"{self.prog}: error: {message}")
+        distributed.print_error_once(f"{self.prog}: error: {message}")
         raise SystemExit(2)
 
     def unknown(self, arguments: Sequence[str]) -> list[str]:
@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
             if _is_option(argument) or not _is_option(previous)
         ]
 
-    def typed(self, argv: Sequence[str]) -> set[str]:
+    def given(self, argv: Sequence[str]) -> set[str]:
         """The destinations that `argv` sets; every other one has its default."""
         untouched = object()
         namespace = argparse.Namespace(**{action.dest: untouched for action in self._actions})

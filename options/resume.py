@@ -1,4 +1,4 @@
-"""Which options a continued run takes over, and which may be typed anew."""
+"""Which options a continued run takes over, and which may be given anew."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ MAY_CHANGE = {
     "num_threads", "gpu_ids", "dist_timeout", "cache", "accumulate", "checkpoint_activations",
 }  # fmt: skip
 # Where to go on, and what follows from the machine: not of the run, so not taken over.
-OF_THE_START = {
+NOT_RESTORED = {
     "continue_train", "epoch", "load_iter", "epoch_count", "resume_tag", "name", "suffix",
     "checkpoints_dir", "gpu_ids", "device", "isTrain", "num_threads",
 }  # fmt: skip
@@ -33,7 +33,7 @@ def run_options(opt: argparse.Namespace) -> dict[str, Any]:
 
 def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `values` that belong to a run, and that any file can hold."""
-    return {k: v for k, v in values.items() if k not in OF_THE_START and _is_plain(v)}
+    return {k: v for k, v in values.items() if k not in NOT_RESTORED and _is_plain(v)}
 
 
 def _is_plain(value: Any) -> bool:
@@ -48,10 +48,10 @@ def taken_over(saved: Mapping[str, Any], parser: Parser) -> dict[str, Any]:
 
 
 def conflicts(
-    opt: argparse.Namespace, typed: set[str], saved: Mapping[str, Any], parser: Parser
+    opt: argparse.Namespace, given: set[str], saved: Mapping[str, Any], parser: Parser
 ) -> Iterator[str]:
-    """One phrase for each typed option that would make another run of it."""
-    for name in sorted(typed - MAY_CHANGE):
+    """One phrase for each given option that would make another run of it."""
+    for name in sorted(given - MAY_CHANGE):
         same_norm = name == "norm" and {opt.norm, saved.get(name)} <= {"batch", "syncbatch"}
         if name in saved and vars(opt)[name] != saved[name] and not same_norm:
             has = "not" if saved[name] is False else parser.flag(name, saved[name])

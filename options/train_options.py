@@ -12,8 +12,8 @@ from options.resume import conflicts, plain_options, taken_over
 from util import checkpoint, distributed, restarts
 from util.errors import UserError
 
-GETTING_STARTED = """needs --dataroot, the folder of the data set, for example:
-  python scripts/make_demo_dataset.py      # draws a small data set of facades
+GETTING_STARTED = """needs --dataroot, the folder of the dataset, for example:
+  python scripts/make_demo_dataset.py      # draws a small dataset of facades
   python train.py --dataroot ./datasets/demo --name demo --model pix2pix --direction BtoA
 --help lists the options of the chosen --model"""
 
@@ -35,7 +35,7 @@ class TrainOptions(BaseOptions):
     @staticmethod
     def _add_schedule(group: argparse._ArgumentGroup) -> None:
         add = group.add_argument
-        add("--phase", default="train", help="which part of the data set: train, val, test, …")
+        add("--phase", default="train", help="which part of the dataset: train, val, test, …")
         add("--n_epochs", type=int, default=100, help="epochs at the initial learning rate")
         add("--n_epochs_decay", type=int, default=100, help="epochs of decay to zero after them")
         add("--epoch_count", type=int, default=1, help="the number of the first epoch")
@@ -88,7 +88,7 @@ class TrainOptions(BaseOptions):
         opt, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
         with suppress(UserError):  # a bad --suffix is told in `finish`, with all other problems
             opt.name = full_name(opt)
-        if opt.continue_train or restarts.may_have_been():
+        if opt.continue_train or restarts.was_restarted():
             self.header = distributed.from_main(lambda: _header(opt))
         if self.header and self.header["nothing"]:
             self.needs_data, self.header = self.header["nothing"], None
@@ -105,31 +105,31 @@ class TrainOptions(BaseOptions):
         parser.set_defaults(**{name: self.saved[name] for name in names})
 
     def finish(
-        self, opt: argparse.Namespace, typed: set[str], parser: Parser, problems: list[str]
+        self, opt: argparse.Namespace, given: set[str], parser: Parser, problems: list[str]
     ) -> None:
         """Settle norm and batch for this number of ranks, and where to go on."""
-        super().finish(opt, typed, parser, problems)
+        super().finish(opt, given, parser, problems)
         with collected(problems):
-            opt.norm = distributed.norm_for_job(opt.norm, typed="norm" in typed)
-        self._settle_batch(opt, typed, problems)
+            opt.norm = distributed.norm_for_job(opt.norm, given="norm" in given)
+        self._settle_batch(opt, given, problems)
         opt.resume_tag = None
         if self.header:
-            self._settle_resume(opt, typed, parser, problems)
+            self._settle_resume(opt, given, parser, problems)
             if opt.epoch_count > opt.n_epochs + opt.n_epochs_decay and not problems:
-                distributed.say(
+                distributed.print0(
                     f"{opt.name} is trained to the end, epoch {opt.epoch_count - 1}; its weights "
                     f"are in {checkpoint.folder(opt)}. More epochs: --n_epochs, --n_epochs_decay"
                 )
                 raise SystemExit(0)
 
-    def _settle_batch(self, opt: argparse.Namespace, typed: set[str], problems: list[str]) -> None:
-        both = {"batch_size", "global_batch_size"} <= typed
+    def _settle_batch(self, opt: argparse.Namespace, given: set[str], problems: list[str]) -> None:
+        both = {"batch_size", "global_batch_size"} <= given
         if both:
             problems.append("--batch_size (per process) and --global_batch_size: type one of them")
         before = self.header["options"] if self.header else {}
         opt.first_batch_size = before.get("first_batch_size", opt.batch_size)
         same = opt.batch_size == opt.first_batch_size  # the same command, on other ranks perhaps
-        if "batch_size" in typed and not both and not (self.header and same):
+        if "batch_size" in given and not both and not (self.header and same):
             opt.global_batch_size = None
         if opt.global_batch_size is None:
             opt.global_batch_size = opt.batch_size * distributed.world_size()
@@ -137,35 +137,35 @@ class TrainOptions(BaseOptions):
             opt.batch_size = distributed.split_batch(opt.global_batch_size)
 
     def _settle_resume(
-        self, opt: argparse.Namespace, typed: set[str], parser: Parser, problems: list[str]
+        self, opt: argparse.Namespace, given: set[str], parser: Parser, problems: list[str]
     ) -> None:
         tag, epoch = self.header["tag"], self.header["epoch"]
         if self.header["by"]:
             opt.continue_train, opt.epoch, opt.load_iter = True, tag, 0
-            typed = typed - {"epoch_count"}
-            distributed.say(
+            given = given - {"epoch_count"}
+            distributed.print0(
                 f"{self.header['by']} has started this job again; it goes on from {tag}"
             )
         opt.resume_tag = tag
         path = checkpoint.state_path(checkpoint.folder(opt), tag)
-        if "epoch_count" in typed and opt.epoch_count != epoch:
+        if "epoch_count" in given and opt.epoch_count != epoch:
             problems.append(
                 f"--epoch_count {opt.epoch_count}: {path} goes on in epoch {epoch}; leave the flag "
                 "out, or remove that file to start from the weights only"
             )
         opt.epoch_count = epoch
-        others = list(conflicts(opt, self._compared(opt, typed), self.saved, parser))
+        others = list(conflicts(opt, self._compared(opt, given), self.saved, parser))
         if others:
             problems.append(
                 "--continue_train keeps the options of the run, and these would make it another: "
                 f"{', '.join(others)}; leave them out, or start a new run (--name)"
             )
 
-    def _compared(self, opt: argparse.Namespace, typed: set[str]) -> set[str]:
-        """The typed options to be compared with the run's: of the batch, the global one counts."""
-        if "batch_size" in typed:
-            typed = typed - {"batch_size"} | {"global_batch_size"}
-        return typed
+    def _compared(self, opt: argparse.Namespace, given: set[str]) -> set[str]:
+        """The given options to be compared with the run's: of the batch, the global one counts."""
+        if "batch_size" in given:
+            given = given - {"batch_size"} | {"global_batch_size"}
+        return given
 
 
 def _header(opt: argparse.Namespace) -> dict[str, Any] | None:

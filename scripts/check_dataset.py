@@ -1,4 +1,4 @@
-"""Read a whole data set before training on it, and list all that is wrong with it.
+"""Read a whole dataset before training on it, and list all that is wrong with it.
 
     python scripts/check_dataset.py --dataroot ./datasets/facades --dataset_mode aligned
 
@@ -49,7 +49,7 @@ MODEL_OF = {"aligned": "pix2pix", "colorization": "colorization", "single": "tes
 
 
 class CheckOptions(BaseOptions):
-    """Read a data set, and list what training or testing on it would stumble over."""
+    """Read a dataset, and list what training or testing on it would stumble over."""
 
     program = "check_dataset.py"
     needs_data = BaseOptions.needs_data
@@ -71,11 +71,11 @@ class CheckOptions(BaseOptions):
 
 
 class CheckTraining(CheckOptions, TrainOptions):
-    """Read a data set, and list what training on it would stumble over."""
+    """Read a dataset, and list what training on it would stumble over."""
 
 
 class CheckTesting(CheckOptions, TestOptions):
-    """Read a data set, and list what testing on it would stumble over."""
+    """Read a dataset, and list what testing on it would stumble over."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the table; `argv` None takes the program's own arguments.
 
     Raises:
-        UserError: the data set is not there.
+        UserError: the dataset is not there.
         SystemExit: with status 1 if there are problems, with 130 after Ctrl-C.
     """
     distributed.one_process_only()
@@ -112,11 +112,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def report(findings: list[Finding], files: int, opt: argparse.Namespace) -> int:
     """Print the table, if there is anything to list, and one line; returns the problems."""
     for line in [*table(findings, opt.dataroot), ""] if findings else []:
-        distributed.say(line)
+        distributed.print0(line)
     problems = sum(not finding.note for finding in findings)
     notes = len(findings) - problems
     counts = f"{counted(problems, 'problem')}" + (f", {counted(notes, 'note')}" if notes else "")
-    distributed.say(
+    distributed.print0(
         f"{counted(files, 'file')} in {opt.dataroot} read as {opt.dataset_mode}: {counts}"
     )
     return problems
@@ -128,10 +128,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def check(opt: argparse.Namespace) -> tuple[list[Finding], int]:
-    """Everything about a data set that is worth a row, and how many files were read.
+    """Everything about a dataset that is worth a row, and how many files were read.
 
     Raises:
-        UserError: the data set is not there.
+        UserError: the dataset is not there.
     """
     if opt.dataset_mode in MODES:
         return check_files(opt, list_files(opt))
@@ -139,7 +139,7 @@ def check(opt: argparse.Namespace) -> tuple[list[Finding], int]:
 
 
 def check_files(opt: argparse.Namespace, listing: Listing) -> tuple[list[Finding], int]:
-    """A data set whose layout we know: every file is read once."""
+    """A dataset whose layout we know: every file is read once."""
     findings, seen = read_files(listing.pictures, opt, listing.ignored)
     sizes = {picture.path: found.size for picture, found in seen.items() if found.size}
     findings += listing.findings
@@ -151,7 +151,7 @@ def check_files(opt: argparse.Namespace, listing: Listing) -> tuple[list[Finding
 
 
 def check_samples(opt: argparse.Namespace) -> tuple[list[Finding], int]:
-    """Somebody's own data set: every sample is read through it, and then the files it names."""
+    """Somebody's own dataset: every sample is read through it, and then the files it names."""
     reader = SampleReader(opt)
     seen, findings, files = [], [], {}
     for sample, result in progress(reader, reader.samples(), opt, "sample"):
@@ -186,7 +186,7 @@ def read_files(
 
 
 def read_file(item: Picture | str, colour: bool) -> Seen:
-    """Read a picture of the data set, or look into a file that no dataset reads."""
+    """Read a picture of the dataset, or look into a file that no dataset reads."""
     return read_ignored(item) if isinstance(item, str) else read_picture(item, colour)
 
 

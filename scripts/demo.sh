@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a trained model, in some minutes on a CPU: an environment, a data set drawn from
+# From nothing to a trained model, in some minutes on a CPU: an environment, a dataset drawn from
 # a seed, a small pix2pix from label maps to facades, its results.
 set -euo pipefail
 cd "$(dirname "$0")/.."

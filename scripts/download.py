@@ -1,4 +1,4 @@
-"""Download a public data set or pretrained model of pix2pix or CycleGAN.
+"""Download a public dataset or pretrained model of pix2pix or CycleGAN.
 
     python scripts/download.py cyclegan-dataset horse2zebra
     python scripts/download.py cyclegan-model horse2zebra
@@ -39,9 +39,9 @@ def save_dataset(part: Path, target: Path, suffix: str) -> None:
 
 def save_model(part: Path, target: Path, suffix: str) -> None:
     """Move `part` to `target`, once it is seen to hold weights."""
-    import torch  # slow to import, and data sets do not need it
+    import torch  # slow to import, and datasets do not need it
 
-    from util.pickles import screen
+    from util.checkpoint.safe_load import screen
 
     try:
         screen(part)
@@ -162,7 +162,7 @@ def download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, st
         UserError: for all that can go wrong, disk included.
     """
     try:
-        # beside data sets the archive bears its own name, so that two kinds do not meet
+        # beside datasets the archive bears its own name, so that two kinds do not meet
         part = fetch(url, target if target.suffix == suffix else Path(f"{target}{suffix}"))
         try:
             save(part, target, suffix)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Data set NAME to datasets/NAME; download.py --help lists the names
+# Dataset NAME to datasets/NAME; download.py --help lists the names
 set -euo pipefail
 scripts="$(dirname "${BASH_SOURCE[0]}")"
 . "$scripts/python.sh"

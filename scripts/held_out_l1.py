@@ -22,7 +22,10 @@ from models import create_model  # noqa: E402
 from models.base_model import BaseModel  # noqa: E402
 from options.parser import Parser  # noqa: E402
 from options.test_options import TestOptions, one_by_one  # noqa: E402
-from util import distributed, randomness  # noqa: E402
+from util import (
+    distributed,  # noqa: E402
+    rng,  # noqa: E402
+)
 from util.errors import UserError  # noqa: E402
 
 
@@ -42,22 +45,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     distributed.one_process_only()
     opt = HeldOutOptions().parse(argv)
     refuse_unpaired(opt)
-    randomness.seed_everything(opt.seed)
+    rng.seed_everything(opt.seed)
     model_l1, mean_l1 = held_out_l1(opt)
     ratio = f", ratio {model_l1 / mean_l1:.2f}" if mean_l1 else ""
-    distributed.say(
+    distributed.print0(
         f"L1 on the pairs of phase {opt.phase}: model {model_l1:.4f}, "
         f"mean picture {mean_l1:.4f}{ratio}"
     )
 
 
 def refuse_unpaired(opt: argparse.Namespace) -> None:
-    """Raise UserError if the data set is known to have no pairs."""
+    """Raise UserError if the dataset is known to have no pairs."""
     dataset = find_dataset_using_name(opt.dataset_mode)
     if issubclass(dataset, UnalignedDataset) or not {"A", "B"} <= set(dataset.provides):
         raise UserError(
             f"--model {opt.model} --dataset_mode {opt.dataset_mode}: there are no pairs, so no "
-            "picture has a true one to be compared with; use --dataset_mode aligned on a data set "
+            "picture has a true one to be compared with; use --dataset_mode aligned on a dataset "
             "of pairs"
         )
 
@@ -98,7 +101,7 @@ def answer(model: BaseModel, opt: argparse.Namespace) -> tuple[Tensor, Tensor]:
 
 
 def targets(opt: argparse.Namespace) -> Iterator[Tensor]:
-    """The true pictures of a part of the data set, (1, C, H, W) each."""
+    """The true pictures of a part of the dataset, (1, C, H, W) each."""
     return (batch["B" if opt.direction == "AtoB" else "A"] for batch in batches(opt))
 
 

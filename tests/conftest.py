@@ -1,4 +1,4 @@
-"""Small data sets and the arguments that make a run tiny."""
+"""Small datasets and the arguments that make a run tiny."""
 
 import os
 

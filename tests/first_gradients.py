@@ -9,13 +9,17 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from data import create_dataset  # noqa: E402
 from models import create_model  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
-from util import checkpoint, distributed, randomness  # noqa: E402
+from util import (  # noqa: E402
+    checkpoint,
+    distributed,
+    rng,  # noqa: E402
+)
 
 
 def main(argv):
     opt = TrainOptions().parse(argv)
     with distributed.job(opt.device, opt.dist_timeout):
-        randomness.seed_everything(opt.seed)
+        rng.seed_everything(opt.seed)
         loader = create_dataset(opt)
         model = create_model(opt)
         model.setup(opt)

@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import train  # noqa: E402
 from util import distributed  # noqa: E402
-from util.watch import Watch  # noqa: E402
+from util.training.interrupts import Watch  # noqa: E402
 
 torch.set_default_dtype(torch.float64)
 

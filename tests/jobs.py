@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ranks import ROOT, launcher
+from torchrun import ROOT, launcher
 
 # a program that trains models which lie beside it
 WITH_PLUG_IN = f"""

@@ -2,7 +2,7 @@
 
 import torch
 
-from util.distributed import local_rank, local_world_size, say, world_size
+from util.distributed import local_rank, local_world_size, print0, world_size
 from util.errors import UserError
 
 
@@ -10,7 +10,7 @@ def choose_device(gpu_ids: str | None) -> torch.device:
     """The device of this rank.
 
     Args:
-        gpu_ids: what the user typed after --gpu_ids ("0", "0,1", "-1" for the CPU), or None for
+        gpu_ids: what the user given after --gpu_ids ("0", "0,1", "-1" for the CPU), or None for
             the best at hand: CUDA, a GPU for each rank; then Apple's MPS; then the CPU.
 
     Raises:
@@ -19,7 +19,7 @@ def choose_device(gpu_ids: str | None) -> torch.device:
     if gpu_ids == "0" and not torch.cuda.is_available():
         # in everybody's scripts, being the default of the original
         device = best_device() if world_size() == 1 else torch.device("cpu")
-        say(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
+        print0(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
         return device
     gpus = list(dict.fromkeys(gpus_to_use(gpu_ids)))
     if not gpus:
@@ -29,17 +29,17 @@ def choose_device(gpu_ids: str | None) -> torch.device:
     return torch.device("cuda", gpus[local_rank() % len(gpus)])
 
 
-def _compare_ranks_with_gpus(gpus: list[int], typed: str | None) -> None:
+def _compare_ranks_with_gpus(gpus: list[int], given: str | None) -> None:
     ranks, ids = local_world_size(), ",".join(map(str, gpus))
-    if ranks > len(gpus) and typed is not None:
+    if ranks > len(gpus) and given is not None:
         raise UserError(
-            f"--gpu_ids {typed} names {len(gpus)} GPUs for {ranks} ranks; leave the flag out, or "
+            f"--gpu_ids {given} names {len(gpus)} GPUs for {ranks} ranks; leave the flag out, or "
             "choose with CUDA_VISIBLE_DEVICES"
         )
     if ranks > len(gpus):
-        say(f"warning: {ranks} ranks share {len(gpus)} GPUs (over gloo), which is slow")
+        print0(f"warning: {ranks} ranks share {len(gpus)} GPUs (over gloo), which is slow")
     elif world_size() == 1 and len(gpus) > 1:
-        say(
+        print0(
             f"{len(gpus)} GPUs are here and one process trains on one, GPU {gpus[0]}; for all of "
             f"them: CUDA_VISIBLE_DEVICES={ids} torchrun --nproc_per_node={len(gpus)} train.py …"
         )
@@ -58,7 +58,7 @@ def gpus_to_use(gpu_ids: str | None) -> list[int]:
     """The CUDA GPUs that --gpu_ids allows.
 
     Args:
-        gpu_ids: what the user typed: "0", "0,1", "-1" for the CPU; None for all that there are.
+        gpu_ids: what the user given: "0", "0,1", "-1" for the CPU; None for all that there are.
 
     Raises:
         UserError: no such GPU; the message lists those that exist.

@@ -12,7 +12,7 @@ from util.errors import UserError
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str], durable: bool = False) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` once it is complete.
 
     Args:
@@ -54,7 +54,7 @@ def copy(source: Path, path: Path, link: bool) -> None:
             raise OSError(errno.EOPNOTSUPP, "not to be linked")
         os.link(source, unfinished)
     except OSError:
-        with open(source, "rb") as old, replacing(path, durable=True) as new:
+        with open(source, "rb") as old, atomic_write(path, durable=True) as new:
             shutil.copyfileobj(old, new)
         return
     os.replace(unfinished, path)
@@ -76,7 +76,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]:
+def explain_write_errors(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]:
     """Turn a failed write of `path` into a UserError that says why and what to do."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Finds classes by the name of their file: how models and data sets are plugged in."""
+"""Finds classes by the name of their file: how models and datasets are plugged in."""
 
 import difflib
 import importlib

@@ -11,7 +11,7 @@ def job() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
-def may_have_been() -> bool:
+def was_restarted() -> bool:
     """Whether there was a restart at all; every rank knows."""
     return distributed.restarts() > 0 or os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
@@ -26,7 +26,7 @@ def started_again(directory: Path) -> str | None:
     """
     if distributed.saved_before_restart():
         return "torchrun"
-    if job() and may_have_been():
+    if job() and was_restarted():
         state = checkpoint.load_train_state(directory, "latest")
         return "SLURM" if state and state.get("job") == job() else None
     return None

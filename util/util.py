@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from util.files import replacing, writing
+from util.files import atomic_write, explain_write_errors
 
 # For the PNG writer, others pass it over. Pictures hardly repeat themselves, so that looking for
 # more than runs of equal bytes makes no smaller files (photographs: 1 % either way) in 3x the time.
@@ -75,7 +75,7 @@ def save_image(image_numpy: np.ndarray, image_path: str, aspect_ratio: float = 1
     elif aspect_ratio < 1:
         image = image.resize((width, int(height / aspect_ratio)), Image.Resampling.BICUBIC)
     suffix = os.path.splitext(image_path)[1].lower()
-    with writing(image_path), replacing(image_path) as file:
+    with explain_write_errors(image_path), atomic_write(image_path) as file:
         image.save(file, format=Image.registered_extensions().get(suffix, "PNG"), **PNG)
 
 
@@ -91,7 +91,7 @@ def mkdir(path: str) -> None:
     Raises:
         UserError: it cannot be made.
     """
-    with writing(path):
+    with explain_write_errors(path):
         os.makedirs(path, exist_ok=True)
 
 

@@ -20,7 +20,7 @@ def duplicates(samples: Iterable[Sample], root: str, phases: list[str]) -> Itera
 
     Args:
         samples: all that could be read.
-        root: the folder of the data set, for naming the other one.
+        root: the folder of the dataset, for naming the other one.
         phases: all phases; the copy in the first of them is the one to keep.
     """
     samples = sorted(samples, key=lambda s: (phases.index(s.phase), s.path))

@@ -47,7 +47,7 @@ def together(notes: list[Finding], root: str) -> list[Finding]:
 
 
 def shown(path: str, root: str) -> str:
-    """The path below the data set's folder, which is what its owner calls the file."""
+    """The path below the dataset's folder, which is what its owner calls the file."""
     return os.path.relpath(path, root)
 
 

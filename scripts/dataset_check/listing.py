@@ -1,4 +1,4 @@
-"""Which files a data set is made of, in every layout that the datasets here read."""
+"""Which files a dataset is made of, in every layout that the datasets here read."""
 
 import os
 from argparse import Namespace
@@ -17,7 +17,7 @@ MODES = (*TWO_SIDED, "colorization", "single")  # any other is somebody's own, a
 
 
 class Picture(NamedTuple):
-    """An image file, the part of the data set it is in, and which side it shows."""
+    """An image file, the part of the dataset it is in, and which side it shows."""
 
     path: str
     phase: str
@@ -26,7 +26,7 @@ class Picture(NamedTuple):
 
 @dataclass
 class Listing:
-    """All files of a data set, and what their names alone tell."""
+    """All files of a dataset, and what their names alone tell."""
 
     pictures: list[Picture] = field(default_factory=list)
     pairs: list[tuple[str, str]] = field(default_factory=list)  # the paths of A and B
@@ -60,7 +60,7 @@ def list_files(opt: Namespace) -> Listing:
 
 
 def folders_of(mode: str, root: str, phase: str) -> dict[str, str]:
-    """{side: folder} of one part of the data set, as its dataset looks for them; {} if missing."""
+    """{side: folder} of one part of the dataset, as its dataset looks for them; {} if missing."""
     whole = root if mode == "single" else os.path.join(root, phase)
     if mode != "unaligned" and os.path.isdir(whole):
         return {"AB" if mode == "aligned" else "": whole}

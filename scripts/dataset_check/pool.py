@@ -52,7 +52,7 @@ def check_sendable(task: Callable[[Any], Any]) -> None:
         pickle.dumps(task)
     except Exception as error:  # pickle raises what it likes
         raise UserError(
-            f"the data set cannot be sent to another process ({error}); use --num_threads 0"
+            f"the dataset cannot be sent to another process ({error}); use --num_threads 0"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""A data set of somebody's own: what its files are only it knows, so each sample is asked for."""
+"""A dataset of somebody's own: what its files are only it knows, so each sample is asked for."""
 
 import os
 from argparse import Namespace

@@ -1,0 +1,1 @@
+"""Testing in batches and in half precision."""

@@ -1,0 +1,124 @@
+"""The discriminators: does each patch of a picture look real?
+
+All map pictures (N, input_nc, H, W) in [-1, 1] to one logit per patch, (N, 1, h, w).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from models.networks.cpu_layers.memory_format import ChoosesMemoryFormat
+from models.networks.norms import NormLayer, conv_has_bias
+from util.errors import ImageSizeError
+
+
+class NLayerDiscriminator(ChoosesMemoryFormat):
+    """PatchGAN (Isola et al. 2017, arXiv 1611.07004, section 3.2.2).
+
+    Each logit sees a square of 16, 34, 70, 142 or 286 pixels for n_layers 1 to 5.
+    """
+
+    def __init__(
+        self,
+        input_nc: int,
+        ndf: int = 64,
+        n_layers: int = 3,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+    ):
+        """Build the layers.
+
+        Args:
+            input_nc: channels of the input.
+            ndf: channels of the first layer; they double with each layer, up to 8 * ndf.
+            n_layers: number of layers that halve the size, 1 or more.
+            norm_layer: number of channels -> norm layer.
+
+        Raises:
+            ValueError: n_layers is less than 1.
+        """
+        super().__init__()
+        if n_layers < 1:
+            raise ValueError(f"n_layers is {n_layers}; a PatchGAN needs 1 or more")
+        self.minimum = smallest_for_layers(n_layers)
+        bias = conv_has_bias(norm_layer)
+        widths = [ndf * min(2**n, 8) for n in range(n_layers + 1)]
+        layers = [nn.Conv2d(input_nc, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for n in range(1, n_layers + 1):
+            stride = 2 if n < n_layers else 1
+            layers += [nn.Conv2d(widths[n - 1], widths[n], 4, stride, padding=1, bias=bias)]
+            layers += [norm_layer(widths[n]), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(widths[-1], 1, 4, padding=1)]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge pictures.
+
+        Args:
+            x: (N, input_nc, H, W), H and W at least `minimum`.
+
+        Returns:
+            (N, 1, h, w) logits, h = H // 2**n_layers - 2 and w likewise.
+
+        Raises:
+            ImageSizeError: the pictures are too small for one patch.
+        """
+        height, width = x.shape[-2:]
+        if min(height, width) < self.minimum:
+            raise ImageSizeError(
+                f"a picture of {height}x{width} (height x width) pixels is too small for this "
+                f"discriminator, which needs {self.minimum} or more both ways; use larger "
+                "pictures, a smaller --n_layers_D (with --netD n_layers), or --netD pixel"
+            )
+        return self.leave(self.model(self.enter(x)))
+
+
+class PixelDiscriminator(ChoosesMemoryFormat):
+    """A PatchGAN of one pixel: 1x1 convolutions only (arXiv 1611.07004, section 6.1)."""
+
+    def __init__(self, input_nc: int, ndf: int = 64, norm_layer: NormLayer = nn.BatchNorm2d):
+        """Build the layers.
+
+        Args:
+            input_nc: channels of the input.
+            ndf: channels of the first layer.
+            norm_layer: number of channels -> norm layer.
+        """
+        super().__init__()
+        bias = conv_has_bias(norm_layer)
+        layers = [nn.Conv2d(input_nc, ndf, 1), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(ndf, 2 * ndf, 1, bias=bias), norm_layer(2 * ndf), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(2 * ndf, 1, 1, bias=bias)]
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, input_nc, H, W) to one logit per pixel, (N, 1, H, W)."""
+        return self.leave(self.net(self.enter(x)))
+
+
+def smallest_for_layers(n_layers: int) -> int:
+    """The smallest height and width that leaves a patch after `n_layers` halvings.
+
+    The two last convolutions take away one pixel each, so 3 must be left of the halving.
+    """
+    return 3 * 2**n_layers
+
+
+class Discriminator(NamedTuple):
+    """A row of `DISCRIMINATORS`."""
+
+    build: Callable[[int, int, int, NormLayer], nn.Module]  # input_nc, ndf, n_layers, norm_layer
+    minimum: Callable[[int], int]  # n_layers -> the smallest height and width
+
+
+DISCRIMINATORS = {
+    "basic": Discriminator(  # the 70x70 PatchGAN
+        lambda input_nc, ndf, _, norm_layer: NLayerDiscriminator(input_nc, ndf, 3, norm_layer),
+        lambda _: smallest_for_layers(3),
+    ),
+    "n_layers": Discriminator(NLayerDiscriminator, smallest_for_layers),
+    "pixel": Discriminator(
+        lambda input_nc, ndf, _, norm_layer: PixelDiscriminator(input_nc, ndf, norm_layer),
+        lambda _: 1,
+    ),
+}

@@ -1,0 +1,120 @@
+"""The adversarial losses."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from util import rng
+from util.choices import choose
+from util.precision import eagerly
+
+GAN_MODES: dict[str, Callable[[Tensor, Tensor, bool], Tensor]] = {
+    # (logits, labels of the same shape, are they real?) -> scalar
+    "lsgan": lambda logits, labels, real: F.mse_loss(logits, labels),  # arXiv 1611.04076
+    "vanilla": lambda logits, labels, real: F.binary_cross_entropy_with_logits(logits, labels),
+    "wgangp": lambda logits, labels, real: -logits.mean() if real else logits.mean(),
+}
+
+
+class GANLoss(nn.Module):
+    """How far a discriminator's logits are from calling everything real, or fake.
+
+    "vanilla" is the non-saturating loss of arXiv 1406.2661, "lsgan" that of 1611.04076. "wgangp"
+    (1704.00028) has no labels and needs `cal_gradient_penalty` beside it.
+    """
+
+    def __init__(
+        self, gan_mode: str, target_real_label: float = 1.0, target_fake_label: float = 0.0
+    ):
+        """Choose the loss.
+
+        Args:
+            gan_mode: a name in `GAN_MODES`.
+            target_real_label: the label of a real picture.
+            target_fake_label: the label of a fake picture.
+
+        Raises:
+            ValueError: no such gan_mode.
+        """
+        super().__init__()
+        self.register_buffer("real_label", torch.tensor(target_real_label))
+        self.register_buffer("fake_label", torch.tensor(target_fake_label))
+        choose(GAN_MODES, gan_mode, "gan_mode")
+        self.gan_mode = gan_mode
+
+    def get_target_tensor(self, prediction: Tensor, target_is_real: bool) -> Tensor:
+        """The label, in the shape, dtype and device of `prediction`."""
+        label = self.real_label if target_is_real else self.fake_label
+        return label.to(prediction).expand_as(prediction)
+
+    def forward(self, prediction: Tensor, target_is_real: bool) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            prediction: logits of any shape; no sigmoid before.
+            target_is_real: whether they ought to say "real".
+        """
+        logits = _at_least_float32(prediction)
+        labels = self.get_target_tensor(logits, target_is_real)
+        return GAN_MODES[self.gan_mode](logits, labels, target_is_real)
+
+
+def cal_gradient_penalty(
+    netD: nn.Module,
+    real_data: Tensor,
+    fake_data: Tensor,
+    device: torch.device | str,
+    type: str = "mixed",
+    constant: float = 1.0,
+    lambda_gp: float = 10.0,
+) -> tuple[Tensor | float, Tensor | None]:
+    """The penalty that keeps a critic's slope near `constant` (arXiv 1704.00028).
+
+    lambda_gp * mean over the batch of (||grad_x D(x)||_2 - constant)^2, D(x) being the sum of
+    one picture's logits, and x for "mixed" a random point between a real and a fake picture.
+
+    Args:
+        netD: the discriminator.
+        real_data: (N, C, H, W).
+        fake_data: (N, C, H, W).
+        device: where the pictures are.
+        type: "mixed", "real" or "fake": where the slope is measured.
+        constant: the slope wished for.
+        lambda_gp: the weight; 0 or less turns the penalty off.
+
+    Returns:
+        (penalty, slopes): a scalar to add to the loss of D, and the (N, C * H * W) gradients;
+        (0.0, None) when turned off.
+
+    Raises:
+        ValueError: no such type.
+    """
+    if lambda_gp <= 0:
+        return 0.0, None
+    points = choose(PENALTY_POINTS, type, "gradient penalty type")(real_data, fake_data, device)
+    points = points.detach().requires_grad_(True)
+    (gradients,) = torch.autograd.grad(eagerly(netD, points).sum(), points, create_graph=True)
+    gradients = _at_least_float32(gradients).reshape(len(points), -1)
+    slopes = torch.linalg.vector_norm(gradients, dim=1)
+    return lambda_gp * ((slopes - constant) ** 2).mean(), gradients
+
+
+def _between(real: Tensor, fake: Tensor, device: torch.device | str) -> Tensor:
+    """One random point per sample on the line from `real` to `fake`."""
+    shape = (len(real), *[1] * (real.dim() - 1))
+    weight = rng.rand_of_batch(len(real)).reshape(shape).to(device, real.dtype)
+    return fake + weight * (real - fake)
+
+
+PENALTY_POINTS = {
+    "mixed": _between,
+    "real": lambda real, fake, device: real,
+    "fake": lambda real, fake, device: fake,
+}
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """`x`, or its float32 copy when it has half precision: a mean there keeps three digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,219 @@
+"""The whole program under torchrun: what it refuses, says and writes, and how a job ends."""
+
+import csv
+import os
+import re
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, TWO_EPOCHS, write_pictures
+from jobs import IN_PROC, WITH_PLUG_IN, job
+from torchrun import ROOT, torchrun
+
+import train
+
+PROGRAM = ROOT / "train.py"
+TORCHRUNS_OWN = 1  # it prints a traceback of itself when a rank has failed
+
+
+def pairs(folder, count):
+    write_pictures(folder / "train", count, width=64)
+    return folder
+
+
+def sets(folder, count_A, count_B):
+    write_pictures(folder / "trainA", count_A)
+    write_pictures(folder / "trainB", count_B)
+    return folder
+
+
+def arguments(data, *argv, name="n", model="pix2pix"):
+    return ["--dataroot", str(data), "--name", name, "--model", model, *TINY, *argv]
+
+
+def counters(name="n"):
+    """(epoch, images in it, images in all) of each row that was logged."""
+    with open(f"checkpoints/{name}/losses.csv") as file:
+        rows = list(csv.DictReader(file))
+    return [(int(row["epoch"]), int(row["iters"]), int(row["total_iters"])) for row in rows]
+
+
+def files(name="n"):
+    folder = Path("checkpoints", name)
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def weights(name, net="G"):
+    return torch.load(f"checkpoints/{name}/latest_net_{net}.pth", weights_only=True)
+
+
+def tracebacks(text):
+    return text.count("Traceback (most recent call last)")
+
+
+# ---- refusal ---------------------------------------------------------------------------------
+
+
+def test_batch_norm_that_was_typed_is_refused_once_and_at_once(here, tmp_path):
+    """Before data or networks: the folder of the dataset does not even exist."""
+    start = time.monotonic()
+    done = torchrun(2, PROGRAM, *arguments(tmp_path / "nowhere", "--norm", "batch"))
+    assert time.monotonic() - start < 15
+    assert done.returncode != 0
+    output = done.stdout + done.stderr
+    assert output.count("--norm batch on 2 ranks would normalise") == 1
+    assert output.count("train.py: error:") == 1 and "nowhere" not in output
+    assert tracebacks(output) == TORCHRUNS_OWN
+    assert re.search(r"Root Cause(.*\n)*?.*exitcode +: 2 ", output), output
+    assert list(here.iterdir()) == []
+    statuses = {int(status) for status in re.findall(r"exitcode +: (-?\d+)", output)}
+    assert statuses <= {2, -signal.SIGTERM}  # torchrun ends those who did not get that far
+
+
+# ---- training --------------------------------------------------------------------------------
+
+
+def test_plain_pix2pix_on_4_ranks_reads_and_writes_like_one_process(here, tmp_path):
+    """5 images on 4 ranks: steps of 4 and of 1, which 3 repeated ones fill up."""
+    data = pairs(tmp_path / "data", 5)
+    done = torchrun(4, PROGRAM, *arguments(data, *TWO_EPOCHS))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert tracebacks(done.stderr) == 0 and "arning" not in done.stderr
+    assert done.stdout.count("becomes syncbatch") == 1
+    assert "4 ranks (cpu), batch size 1 each, 4 in all, 5 images" in done.stdout
+    lines = Counter(line for line in done.stdout.splitlines() if line.strip())
+    assert max(lines.values()) == 1, lines.most_common(3)
+    assert counters() == [(1, 4, 4), (1, 5, 5), (2, 4, 9), (2, 5, 10)]
+    train.main(arguments(data, *TWO_EPOCHS, name="alone"))
+    assert files("n") == files("alone")
+    assert list(weights("n")) == list(weights("alone"))
+
+
+def test_sets_smaller_than_the_number_of_ranks_and_of_different_sizes(here, tmp_path):
+    data = sets(tmp_path / "data", 3, 2)
+    argv = arguments(data, "--batch_size", "2", *TWO_EPOCHS, model="cycle_gan")
+    done = torchrun(4, PROGRAM, *argv)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert counters() == [(1, 3, 3), (2, 3, 6)]
+
+
+def test_one_process_by_torchrun_is_one_process_and_2_ranks_go_on_from_it(here, tmp_path):
+    """7 images in batches of 2: the same weights; then 2 ranks, where it stopped."""
+    data = sets(tmp_path / "data", 5, 7)
+    first = ["--batch_size", "2", "--n_epochs", "1", "--n_epochs_decay", "0"]
+    done = torchrun(1, PROGRAM, *arguments(data, *first, model="cycle_gan"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    train.main(arguments(data, *first, name="alone", model="cycle_gan"))
+    one, alone = weights("n", "G_A"), weights("alone", "G_A")
+    assert all(torch.equal(one[key], alone[key]) for key in alone)
+    assert counters() == [(1, 2, 2), (1, 4, 4), (1, 6, 6), (1, 7, 7)]
+    more = ["--continue_train", "--n_epochs", "2", "--n_epochs_decay", "0", "--batch_size", "2"]
+    done = torchrun(2, PROGRAM, *arguments(data, *more, model="cycle_gan"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert counters()[4:] == [(2, 2, 9), (2, 4, 11), (2, 6, 13), (2, 7, 14)]  # still 2 in all
+
+
+# ---- failure ---------------------------------------------------------------------------------
+
+
+def check_the_end(running):
+    """It ends by itself and not well, leaves nobody behind, and no file that cannot be read."""
+    running.wait(running.ended, seconds=20)
+    assert running.process.returncode != 0
+    running.wait(lambda: not running.alive(), seconds=12)  # loader workers look every 5 s
+    for path in Path("checkpoints/n").glob("*.pth"):
+        torch.load(path, weights_only=True)
+    return running.output.read_text()
+
+
+ENDLESS = ["--n_epochs", "100000", "--save_latest_freq", "1", "--num_threads", "2", "--no_html"]
+
+
+@IN_PROC
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_ends_the_job(victim, here, tmp_path):
+    data = pairs(tmp_path / "data", 64)
+    with job(tmp_path, PROGRAM, *arguments(data, *ENDLESS)) as running:
+        running.wait(lambda: log().count("\n") > 3 or running.ended(), seconds=60)
+        running.look()
+        assert len(running.seen) > 1 + 2  # there are loader workers
+        os.kill(running.ranks()[victim], signal.SIGKILL)
+        output = check_the_end(running)
+    assert "Signal 9 (SIGKILL)" in output
+    assert output.count("error: ") <= 1  # the other was ended by torchrun, or missed this one
+    if "error: " in output:
+        assert f"error: rank {1 - victim} lost the other ranks" in output
+    assert tracebacks(output) == TORCHRUNS_OWN
+    assert "terminate called" not in output
+
+
+def log():
+    path = Path("checkpoints/n/losses.csv")
+    return path.read_text() if path.exists() else ""
+
+
+@IN_PROC
+def test_an_interrupt_ends_the_job_with_one_message_and_a_checkpoint(here, tmp_path):
+    """Ctrl-C in a terminal reaches every process, and torchrun passes it on once more."""
+    data = pairs(tmp_path / "data", 64)
+    with job(tmp_path, PROGRAM, *arguments(data, *ENDLESS)) as running:
+        running.wait(lambda: log().count("\n") > 3 or running.ended(), seconds=60)
+        running.look()
+        for pid in [running.process.pid, *running.ranks().values()]:
+            os.kill(pid, signal.SIGINT)
+        output = check_the_end(running)
+    assert output.count("SIGINT: finishing this step") == 1
+    assert output.count("stopped by SIGINT and saved") == 1 and "error: " not in output
+    state = torch.load("checkpoints/n/latest_train_state.pth", weights_only=True)
+    assert state["progress"]["total_iters"] == counters()[-1][2]
+    assert tracebacks(output) == TORCHRUNS_OWN
+
+
+@IN_PROC
+def test_an_image_that_one_rank_cannot_read_ends_the_job_with_one_message(here, tmp_path):
+    data = pairs(tmp_path / "data", 4)
+    broken = data / "train" / "4.png"  # of rank 1, in the second step
+    broken.write_bytes(broken.read_bytes()[:200])
+    argv = arguments(data, *ENDLESS, "--serial_batches")
+    with job(tmp_path, PROGRAM, *argv) as running:
+        output = check_the_end(running)
+    assert output.count("error: ") == 1
+    assert output.count(f"train.py: error: cannot read the image {broken}") == 1
+    assert tracebacks(output) == TORCHRUNS_OWN
+    assert re.search(r"Root Cause(.*\n)*?.*rank +: 1 .*\n.*exitcode +: 2 ", output), output
+    assert counters() == [(1, 2, 2)]
+
+
+MODEL = """
+import os
+
+from models.template_model import TemplateModel
+
+
+class StumblingModel(TemplateModel):
+    steps = 0
+
+    def optimize_parameters(self):
+        self.steps += 1
+        if os.environ["RANK"] == "1" and self.steps == 2:
+            raise ValueError("stumbled")
+        super().optimize_parameters()
+"""
+
+
+@IN_PROC
+def test_an_exception_on_one_rank_ends_the_job_with_its_traceback(here, tmp_path):
+    data = pairs(tmp_path / "data", 4)
+    (tmp_path / "stumbling_model.py").write_text(MODEL)
+    program = tmp_path / "with_plug_in.py"
+    program.write_text(WITH_PLUG_IN)
+    with job(tmp_path, program, *arguments(data, *ENDLESS, model="stumbling")) as running:
+        output = check_the_end(running)
+    assert output.count("ValueError: stumbled") == 1 and "stumbling_model.py" in output
+    assert tracebacks(output) == TORCHRUNS_OWN + 1
+    assert "error: " not in output  # the other one only lost it
+    assert counters() == [(1, 2, 2)]

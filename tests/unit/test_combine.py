@@ -1,0 +1,199 @@
+"""scripts/combine_A_and_B.py: which pictures meet, and what the joined one shows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from scripts.combine_A_and_B import main
+from util.errors import UserError
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+PROGRAM = Path(__file__).parents[2] / "scripts" / "combine_A_and_B.py"
+ORIENTATION = 0x0112  # the EXIF tag; 6 means: turn clockwise to see it upright
+
+
+def picture(path: Path, colour, size=(6, 4), **save_options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **save_options)
+    return path
+
+
+def arguments(root: Path, *more: str) -> list[str]:
+    return [
+        *("--fold_A", str(root / "A"), "--fold_B", str(root / "B"), "--fold_AB", str(root / "AB")),
+        *more,
+    ]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("more", [[], ["--no_multiprocessing"]])
+def test_a_is_left_and_b_is_right_in_every_split(tmp_path, more):
+    for split in ("train", "val", "test"):
+        picture(tmp_path / "A" / split / "x.png", RED)
+        picture(tmp_path / "B" / split / "x.png", BLUE)
+    main(arguments(tmp_path, *more))
+    assert files(tmp_path / "AB") == ["test/x.png", "train/x.png", "val/x.png"]
+    joined = Image.open(tmp_path / "AB" / "val" / "x.png")
+    assert joined.size == (12, 4)
+    assert joined.crop((0, 0, 6, 4)).getcolors() == [(24, RED)]
+    assert joined.crop((6, 0, 12, 4)).getcolors() == [(24, BLUE)]
+
+
+def test_a_pair_may_differ_in_suffix_and_keeps_that_of_a(tmp_path):
+    picture(tmp_path / "A" / "train" / "x.JPG", RED)
+    picture(tmp_path / "B" / "train" / "x.png", BLUE)
+    main(arguments(tmp_path))
+    assert files(tmp_path / "AB") == ["train/x.JPG"]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff", ".webp"])
+def test_a_sharp_edge_between_colours_survives_the_file_format(tmp_path, suffix):
+    for fold in "AB":
+        path = picture(tmp_path / fold / "train" / "x.png", GREEN, (32, 32))
+        image = Image.open(path)
+        image.paste(RED, (0, 0, 15, 32))  # 15: within a block of JPEG's halved colours
+        image.save(path)
+    (tmp_path / "A" / "train" / "x.png").rename(tmp_path / "A" / "train" / f"x{suffix}")
+    main(arguments(tmp_path))
+    joined = Image.open(tmp_path / "AB" / "train" / f"x{suffix}").convert("RGB")
+    for x, colour in ((14, RED), (15, GREEN), (46, RED), (47, GREEN)):
+        assert max(abs(p - q) for p, q in zip(joined.getpixel((x, 16)), colour, strict=True)) < 30
+
+
+def test_use_ab_matches_x_a_with_x_b_in_one_folder(tmp_path):
+    for name, colour in (("x_A.png", RED), ("x_B.png", BLUE), ("other.png", GREEN)):
+        picture(tmp_path / "A" / "train" / name, colour)
+    (tmp_path / "B").symlink_to(tmp_path / "A")
+    main(arguments(tmp_path, "--use_AB"))
+    assert files(tmp_path / "AB") == ["train/x.png"]
+    joined = Image.open(tmp_path / "AB" / "train" / "x.png")
+    assert [joined.getpixel((x, 0)) for x in (0, 11)] == [RED, BLUE]
+
+
+def test_a_split_that_is_a_link_to_a_folder_is_read(tmp_path):
+    picture(tmp_path / "elsewhere" / "x.png", RED)
+    for fold in "AB":
+        (tmp_path / fold).mkdir()
+        (tmp_path / fold / "train").symlink_to(tmp_path / "elsewhere")
+    main(arguments(tmp_path))
+    assert files(tmp_path / "AB") == ["train/x.png"]
+
+
+def test_num_imgs_counts_per_split_and_takes_the_first(tmp_path):
+    for fold in "AB":
+        for name in ("train/3.png", "train/1.png", "train/2.png", "val/9.png"):
+            picture(tmp_path / fold / name, RED)
+    main(arguments(tmp_path, "--num_imgs", "2"))
+    assert files(tmp_path / "AB") == ["train/1.png", "train/2.png", "val/9.png"]
+
+
+def test_pictures_without_a_partner_are_named_and_the_rest_is_done(tmp_path, capsys):
+    for name in ("A/train/x.png", "B/train/x.png", "A/train/only_a.png", "B/val/only_b.png"):
+        picture(tmp_path / name, RED)
+    main(arguments(tmp_path))
+    said = capsys.readouterr().err
+    assert str(tmp_path / "A/train/only_a.png") in said
+    assert str(tmp_path / "B/val/only_b.png") in said
+    assert "2 without a partner" in said and "x.png" not in said
+    assert files(tmp_path / "AB") == ["train/x.png"]
+
+
+def test_exif_orientation_is_honoured(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    lying = picture(tmp_path / "A" / "train" / "x.jpg", RED, (16, 8), exif=exif)
+    image = Image.open(lying)
+    image.paste(BLUE, (0, 0, 8, 8))  # left half as stored: the upper half when upright
+    image.save(lying, exif=exif, quality=100, subsampling=0)
+    picture(tmp_path / "B" / "train" / "x.jpg", GREEN, (8, 16))
+    main(arguments(tmp_path))
+    joined = Image.open(tmp_path / "AB" / "train" / "x.jpg")
+    assert joined.size == (16, 16)
+    assert joined.getpixel((4, 2))[2] > 200 and joined.getpixel((4, 13))[0] > 200
+    assert ORIENTATION not in joined.getexif()  # or it would be turned again
+
+
+def a_pair_of_sizes(root):
+    picture(root / "A" / "train" / "x.png", RED, (6, 4))
+    picture(root / "B" / "train" / "x.png", RED, (6, 5))
+    return ["A/train/x.png is 6x4", "B/train/x.png is 6x5"]
+
+
+def a_truncated_picture(root):
+    picture(root / "A" / "train" / "x.png", RED)
+    broken = picture(root / "B" / "train" / "x.png", RED, (64, 64))
+    broken.write_bytes(broken.read_bytes()[:60])
+    return ["cannot read", "B/train/x.png"]
+
+
+def a_16_bit_picture(root):
+    picture(root / "A" / "train" / "x.png", RED)
+    (root / "B" / "train").mkdir(parents=True)
+    Image.new("I;16", (6, 4), 40000).save(root / "B" / "train" / "x.png")
+    return ["B/train/x.png", "8 bits"]
+
+
+def two_candidates(root):
+    picture(root / "A" / "train" / "x.png", RED)
+    picture(root / "A" / "train" / "x.jpg", RED)
+    (root / "B").mkdir()
+    return ["A/train/x.jpg", "A/train/x.png", "suffix"]
+
+
+def no_common_name(root):
+    picture(root / "A" / "train" / "x.png", RED)
+    picture(root / "B" / "train" / "y.png", RED)
+    return ["--fold_A", "--fold_B", "no name"]
+
+
+def no_folder(root):
+    picture(root / "A" / "train" / "x.png", RED)
+    return ["B is not a folder"]
+
+
+MISTAKES = [
+    a_pair_of_sizes,
+    a_truncated_picture,
+    a_16_bit_picture,
+    two_candidates,
+    no_common_name,
+    no_folder,
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("more", [[], ["--no_multiprocessing"]])
+def test_a_mistake_is_named(tmp_path, mistake, more):
+    expected = mistake(tmp_path)
+    with pytest.raises(UserError) as error:
+        main(arguments(tmp_path, *more))
+    assert all(words in str(error.value) for words in expected), error.value
+
+
+def test_the_sources_are_never_overwritten(tmp_path):
+    before = picture(tmp_path / "A" / "train" / "x.png", RED).read_bytes()
+    argv = arguments(tmp_path)
+    argv[argv.index("--fold_AB") + 1] = str(tmp_path / "A" / "train" / "..")
+    argv[argv.index("--fold_B") + 1] = str(tmp_path / "A")
+    with pytest.raises(UserError, match="--fold_AB"):
+        main(argv)
+    assert (tmp_path / "A" / "train" / "x.png").read_bytes() == before
+
+
+def test_as_a_program_from_elsewhere_a_mistake_is_one_message_and_status_2(tmp_path):
+    a_pair_of_sizes(tmp_path)
+    run = subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ") and "Traceback" not in run.stderr

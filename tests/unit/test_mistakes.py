@@ -1,0 +1,670 @@
+"""What users get wrong: each ends in one message that names the thing and the remedy."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, TWO_EPOCHS, picture, write_pictures
+from PIL import Image
+
+import test
+import train
+from models import networks
+from util import distributed
+
+ROOT = Path(__file__).parents[2]
+
+
+def good_pairs(folder, width=64):
+    write_pictures(folder / "train", 3, width=width)
+    write_pictures(folder / "test", 1, width=width)
+    return folder
+
+
+def train_on(folder, *more, model="pix2pix"):
+    return train.main, ["--dataroot", str(folder), "--model", model, *TINY, *TWO_EPOCHS, *more]
+
+
+def test_on(folder, *more, model="pix2pix"):
+    argv = ["--dataroot", str(folder), "--model", model, "--gpu_ids", "-1", "--ngf", "4"]
+    return test.main, [*argv, "--netG", "resnet_6blocks", "--crop_size", "32", *more]
+
+
+test_on.__test__ = False  # builds a command line
+
+
+def with_weights(folder, netG="resnet_6blocks", norm="batch", ngf=4, name="experiment_name"):
+    checkpoints = Path("checkpoints", name)
+    checkpoints.mkdir(parents=True)
+    net = networks.define_G(3, 3, ngf, netG, norm, True)
+    torch.save(net.state_dict(), checkpoints / "latest_net_G.pth")
+    return good_pairs(folder)
+
+
+def missing_folder(tmp):
+    return train_on(tmp / "nowhere")
+
+
+def empty_folder(tmp):
+    (tmp / "train").mkdir()
+    return train_on(tmp)
+
+
+def folder_of_text(tmp):
+    (tmp / "train").mkdir()
+    (tmp / "train" / "notes.txt").write_text("no image")
+    return train_on(tmp)
+
+
+def unaligned_data_for_pix2pix(tmp):
+    for part, count in {"trainA": 3, "trainB": 2}.items():
+        write_pictures(tmp / part, count)
+    (tmp / "trainA" / "1.png").rename(tmp / "trainA" / "lonely.png")
+    return train_on(tmp)
+
+
+def aligned_data_for_cycle_gan(tmp):
+    return train_on(good_pairs(tmp), model="cycle_gan")
+
+
+def one_side_missing(tmp):
+    write_pictures(tmp / "trainA", 2)
+    return train_on(tmp, model="cycle_gan")
+
+
+def not_an_image(tmp):
+    good_pairs(tmp)
+    (tmp / "train" / "2.png").write_text("hello")
+    return train_on(tmp)
+
+
+def truncated_image(tmp):
+    path = good_pairs(tmp) / "train" / "2.png"
+    path.write_bytes(path.read_bytes()[:200])
+    return train_on(tmp)
+
+
+def unreadable_in_a_worker(tmp):
+    not_an_image(tmp)
+    return train_on(tmp, "--num_threads", "2")
+
+
+def phase_that_is_not_there(tmp):
+    return train_on(good_pairs(tmp), "--phase", "val")
+
+
+def sizes_that_do_not_batch(tmp):
+    good_pairs(tmp)
+    picture(5, 128, 96).save(tmp / "train" / "odd.png")
+    return train_on(tmp, "--preprocess", "none", "--batch_size", "4")
+
+
+def no_size_for_the_unet(tmp):
+    more = ["--preprocess", "none", "--netG", "unet_128"]
+    return train_on(good_pairs(tmp), *more)
+
+
+def too_small_for_the_discriminator(tmp):
+    more = ["--preprocess", "none"]
+    return train_on(good_pairs(tmp, width=40), *more, "--n_layers_D", "5", "--netD", "n_layers")
+
+
+def crop_larger_than_load(tmp):
+    return train_on(good_pairs(tmp), "--crop_size", "40")
+
+
+def unknown_option(tmp):
+    return train_on(good_pairs(tmp), "--lamda_L1", "4")
+
+
+def unknown_model(tmp):
+    return train_on(good_pairs(tmp), "--model", "pix2pixhd")
+
+
+def unknown_dataset_mode(tmp):
+    return train_on(good_pairs(tmp), "--dataset_mode", "alined")
+
+
+def unknown_norm(tmp):
+    return train_on(good_pairs(tmp), "--norm", "layer")
+
+
+def word_for_a_number(tmp):
+    return train_on(good_pairs(tmp), "--batch_size", "many")
+
+
+def batch_size_zero(tmp):
+    return train_on(good_pairs(tmp), "--batch_size", "0")
+
+
+def no_epochs(tmp):
+    return train_on(good_pairs(tmp), "--epoch_count", "3")
+
+
+def gpu_that_does_not_exist(tmp):
+    return train_on(good_pairs(tmp), "--gpu_ids", "77")
+
+
+def identity_between_channels(tmp):
+    return train_on(tmp, "--input_nc", "1", model="cycle_gan")
+
+
+def colorization_to_three_channels(tmp):
+    return train_on(good_pairs(tmp), "--output_nc", "3", model="colorization")
+
+
+def one_sided_data_for_pix2pix(tmp):
+    return train_on(good_pairs(tmp), "--dataset_mode", "single")
+
+
+def half_period_of_nothing(tmp):
+    return train_on(good_pairs(tmp), "--lr_policy", "cosine", "--n_epochs", "0")
+
+
+def seed_beyond_64_bits(tmp):
+    return train_on(good_pairs(tmp), "--seed", "9" * 25)
+
+
+def image_too_small_in_the_middle(tmp):
+    good_pairs(tmp)
+    picture(3, 40, 8).save(tmp / "train" / "tiny.png")
+    return train_on(tmp, "--preprocess", "none")
+
+
+def damaged_train_state(tmp):
+    Path("checkpoints/experiment_name").mkdir(parents=True)
+    state = {"next_epoch": "two", "total_iters": 3}
+    torch.save(state, "checkpoints/experiment_name/latest_train_state.pth")
+    return train_on(good_pairs(tmp), "--continue_train")
+
+
+def training_the_test_model(tmp):
+    return train_on(good_pairs(tmp), model="test")
+
+
+def nothing_to_continue_and_no_data(tmp):
+    return train.main, ["--name", "nobody", "--continue_train"]
+
+
+def nothing_to_continue(tmp):
+    return train_on(good_pairs(tmp), "--continue_train")
+
+
+def no_checkpoint(tmp):
+    return test_on(good_pairs(tmp), "--name", "never_trained")
+
+
+def no_such_epoch(tmp):
+    return test_on(with_weights(tmp), "--epoch", "99")
+
+
+def generator_of_a_cycle_gan(tmp):
+    with_weights(tmp)
+    folder = Path("checkpoints/experiment_name")
+    (folder / "latest_net_G.pth").rename(folder / "latest_net_G_A.pth")
+    return test_on(tmp / "test", model="test")
+
+
+def wrong_architecture(tmp):
+    return test_on(with_weights(tmp, netG="resnet_9blocks"))
+
+
+def wrong_norm(tmp):
+    return test_on(with_weights(tmp, norm="instance"))
+
+
+def foreign_checkpoint(tmp):
+    with_weights(tmp)
+    torch.save({"epoch": 3, "model": [1]}, "checkpoints/experiment_name/latest_net_G.pth")
+    return test_on(tmp)
+
+
+def damaged_checkpoint(tmp):
+    with_weights(tmp)
+    path = Path("checkpoints/experiment_name/latest_net_G.pth")
+    path.write_bytes(path.read_bytes()[:1000])
+    return test_on(tmp)
+
+
+def checkpoint_with_code(tmp):
+    with_weights(tmp)
+    torch.save({"hook": print}, "checkpoints/experiment_name/latest_net_G.pth")
+    return test_on(tmp)
+
+
+def checkpoints_dir_is_a_file(tmp):
+    Path("taken").write_text("")
+    return train_on(good_pairs(tmp), "--checkpoints_dir", "taken")
+
+
+def results_dir_is_a_file(tmp):
+    Path("taken").write_text("")
+    return test_on(with_weights(tmp), "--results_dir", "taken")
+
+
+def flag_against_the_checkpoint(tmp):
+    program, argv = train_on(good_pairs(tmp))
+    program(argv)
+    return test_on(tmp, "--norm", "none")
+
+
+def aspect_ratio_zero(tmp):
+    return test_on(with_weights(tmp), "--aspect_ratio", "0")
+
+
+def no_dataroot(tmp):
+    return train.main, []
+
+
+def dataroot_is_a_file(tmp):
+    (tmp / "pictures.zip").write_text("PK")
+    return train_on(tmp / "pictures.zip")
+
+
+def folder_that_may_not_be_read(tmp):
+    """Root may read all: a loop of links is what nobody can read."""
+    (tmp / "train").symlink_to(tmp / "train")
+    return train_on(tmp)
+
+
+def in_place_of_2(tmp, put):
+    path = good_pairs(tmp) / "train" / "2.png"
+    path.unlink()
+    put(path)
+    return train_on(tmp)
+
+
+def image_of_no_bytes(tmp):
+    return in_place_of_2(tmp, Path.touch)
+
+
+def link_to_nowhere(tmp):
+    return in_place_of_2(tmp, lambda path: path.symlink_to("nowhere.png"))
+
+
+def drawing_with_the_name_of_a_photo(tmp):
+    return in_place_of_2(tmp, lambda path: path.write_text("<svg/>"))
+
+
+def decompression_bomb(tmp):
+    huge = Image.new("1", (20_000, 20_000))  # 50 kB on the disk
+    return in_place_of_2(tmp, huge.save)
+
+
+def pair_of_one_column(tmp):
+    return in_place_of_2(tmp, picture(1, 1, 10).save)
+
+
+def pictures_of_an_unknown_kind(tmp):
+    (tmp / "train").mkdir()
+    (tmp / "train" / "photo.heic").write_text("")
+    return train_on(tmp)
+
+
+def pipe_among_the_images(tmp):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no pipes with names here")
+    return in_place_of_2(tmp, os.mkfifo)
+
+
+def name_that_leads_out(tmp):
+    return train_on(good_pairs(tmp), "--name", "../n")
+
+
+def name_that_is_absolute(tmp):
+    return train_on(good_pairs(tmp), "--name", "/n")
+
+
+def name_of_nothing_but_a_dot(tmp):
+    return train_on(good_pairs(tmp), "--name", ".")
+
+
+def empty_name(tmp):
+    return train_on(good_pairs(tmp), "--name", "")
+
+
+def name_beyond_the_file_system(tmp):
+    return train_on(good_pairs(tmp), "--name", "n" * 300, model="template")
+
+
+def suffix_that_asks_for_no_option(tmp):
+    return train_on(good_pairs(tmp), "--suffix", "{colour}")
+
+
+def wrong_direction(tmp):
+    return train_on(good_pairs(tmp), "--direction", "BtA")
+
+
+def keeping_nothing(tmp):
+    return train_on(good_pairs(tmp), "--keep_last", "0")
+
+
+def rate_that_is_no_number(tmp):
+    return train_on(good_pairs(tmp), "--lr", "nan")
+
+
+def infinite_rate(tmp):
+    return train_on(good_pairs(tmp), "--lr", "inf")
+
+
+def negative_rate(tmp):
+    return train_on(good_pairs(tmp), "--lr", "-0.1")
+
+
+def negative_weight_of_a_loss(tmp):
+    return train_on(good_pairs(tmp), "--lambda_L1", "-5")
+
+
+def weight_of_a_loss_that_is_no_number(tmp):
+    return train_on(tmp, "--lambda_A", "nan", model="cycle_gan")
+
+
+def momentum_beyond_one(tmp):
+    return train_on(good_pairs(tmp), "--beta1", "2")
+
+
+def epochs_without_end(tmp):
+    return train_on(good_pairs(tmp), "--n_epochs", "9" * 40)
+
+
+def both_batch_sizes(tmp):
+    return train_on(good_pairs(tmp), "--batch_size", "2", "--global_batch_size", "2")
+
+
+def batch_of_nobody(tmp):
+    return train_on(good_pairs(tmp), "--global_batch_size", "0")
+
+
+def flag_without_its_value(tmp):
+    return train_on(good_pairs(tmp), "--lr")
+
+
+def single_dash(tmp):
+    return train_on(good_pairs(tmp), "-lr", "3")
+
+
+STATE = Path("checkpoints/n/latest_train_state.pth")
+
+
+def continuing(tmp, *more, model="template"):
+    """Two epochs have been trained; the command line that goes on with the run."""
+    program, argv = train_on(good_pairs(tmp), "--name", "n", "--no_html", model="template")
+    program(argv)
+    return train_on(tmp, "--name", "n", "--no_html", "--continue_train", *more, model=model)
+
+
+def with_state(tmp, change):
+    """A run that goes on for a third epoch from a state that was changed."""
+    program, argv = continuing(tmp, "--n_epochs", "2")
+    state = torch.load(STATE, weights_only=True)
+    STATE.unlink()  # it is another name of that of epoch 2
+    torch.save(change(state), STATE)
+    return program, argv
+
+
+def other_options_on_resume(tmp):
+    return continuing(tmp, "--n_epochs", "2", "--ngf", "8")
+
+
+def another_model_on_resume(tmp):
+    return continuing(tmp, "--n_epochs", "2", model="pix2pix")
+
+
+def epoch_count_against_the_state(tmp):
+    return continuing(tmp, "--n_epochs", "2", "--epoch_count", "2")
+
+
+def epoch_to_continue_that_is_not_there(tmp):
+    return continuing(tmp, "--epoch", "7")
+
+
+def iteration_that_is_not_there(tmp):
+    return continuing(tmp, "--load_iter", "500")
+
+
+def half_a_state(tmp):
+    program, argv = continuing(tmp, "--n_epochs", "2")
+    half = STATE.read_bytes()[: STATE.stat().st_size // 2]
+    STATE.unlink()
+    STATE.write_bytes(half)
+    return program, argv
+
+
+def empty_state(tmp):
+    program, argv = continuing(tmp, "--n_epochs", "2")
+    STATE.unlink()
+    STATE.touch()
+    return program, argv
+
+
+def state_with_code(tmp):
+    return with_state(tmp, lambda state: state | {"options": print})
+
+
+def foreign_state(tmp):
+    return with_state(tmp, lambda state: {"epoch": 3, "model": {}})
+
+
+def newer_state(tmp):
+    return with_state(tmp, lambda state: state | {"format": state["format"] + 1})
+
+
+def state_of_other_networks(tmp):
+    return with_state(tmp, lambda state: state | {"objects": {"netX": {}}})
+
+
+def damaged_moments(tmp):
+    def change(state):
+        state["objects"]["optimizers.0"]["state"][0]["exp_avg"] = torch.zeros(2, 2)
+        return state
+
+    return with_state(tmp, change)
+
+
+def log_that_is_a_folder(tmp):
+    program, argv = continuing(tmp, "--n_epochs", "2")
+    Path("checkpoints/n/loss_log.txt").unlink()
+    Path("checkpoints/n/loss_log.txt").mkdir()
+    return program, argv
+
+
+def page_that_is_a_file(tmp):
+    Path("checkpoints/experiment_name").mkdir(parents=True)
+    Path("checkpoints/experiment_name/web").write_text("")
+    return train_on(good_pairs(tmp), model="template")
+
+
+def with_options(tmp, text):
+    with_weights(tmp)
+    Path("checkpoints/experiment_name/train_opt.json").write_text(text)
+    return test_on(tmp)
+
+
+def damaged_options(tmp):
+    return with_options(tmp, '{"ngf": 4,')
+
+
+def options_in_a_list(tmp):
+    return with_options(tmp, "[1, 2]")
+
+
+def option_of_another_kind(tmp):
+    return with_options(tmp, '{"ngf": "many"}')
+
+
+def discriminator_as_generator(tmp):
+    with_weights(tmp)
+    net = networks.define_D(6, 4, "basic")
+    torch.save(net.state_dict(), "checkpoints/experiment_name/latest_net_G.pth")
+    return test_on(tmp)
+
+
+def no_image_to_test(tmp):
+    return test_on(with_weights(tmp), "--num_test", "0")
+
+
+def results_where_nothing_can_be(tmp):
+    if not Path("/proc").is_dir():
+        pytest.skip("a place where not even root can write is known on Linux only")
+    return test_on(with_weights(tmp), "--results_dir", "/proc/nowhere")
+
+
+def aspect_ratio_without_end(tmp):
+    return test_on(with_weights(tmp), "--aspect_ratio", "inf")
+
+
+def aspect_ratio_that_no_memory_holds(tmp):
+    return test_on(with_weights(tmp), "--aspect_ratio", "1e9")
+
+
+def option_of_training_in_a_test(tmp):
+    return test_on(with_weights(tmp), "--continue_train")
+
+
+MISTAKES = [
+    (missing_folder, "nowhere", "--dataroot"),
+    (empty_folder, "train", "png"),
+    (folder_of_text, "train", "png"),
+    (unaligned_data_for_pix2pix, "lonely", "trainB"),
+    (aligned_data_for_cycle_gan, "trainA", "--dataset_mode aligned"),
+    (one_side_missing, "trainB", "--dataroot"),
+    (not_an_image, "2.png", "replace it"),
+    (truncated_image, "2.png", "truncated"),
+    (unreadable_in_a_worker, "2.png", "replace it"),
+    (phase_that_is_not_there, "val", "--phase"),
+    (sizes_that_do_not_batch, "odd.png", "--preprocess resize_and_crop"),
+    (no_size_for_the_unet, "128", "--preprocess resize_and_crop"),
+    (too_small_for_the_discriminator, "96", "discriminator"),
+    (crop_larger_than_load, "--crop_size 40", "--load_size 32"),
+    (unknown_option, "--lamda_L1", "--lambda_L1"),
+    (unknown_model, "pix2pixhd", "did you mean pix2pix?"),
+    (unknown_dataset_mode, "alined", "did you mean aligned?"),
+    (unknown_norm, "layer", "syncbatch"),
+    (word_for_a_number, "--batch_size", "many"),
+    (batch_size_zero, "--batch_size 0", "at least 1"),
+    (no_epochs, "--epoch_count", "--n_epochs"),
+    (gpu_that_does_not_exist, "77", "--gpu_ids -1"),
+    (identity_between_channels, "--lambda_identity 0.5", "--lambda_identity 0 "),
+    (colorization_to_three_channels, "--output_nc 3", "leave these flags out"),
+    (one_sided_data_for_pix2pix, "--dataset_mode single", "--model pix2pix"),
+    (half_period_of_nothing, "--lr_policy cosine", "--n_epochs 1"),
+    (seed_beyond_64_bits, "--seed 999", "at most"),
+    (image_too_small_in_the_middle, "tiny.png", "larger"),
+    (damaged_train_state, "latest_train_state.pth", "remove it"),
+    (training_the_test_model, "--model test", "--model pix2pix"),
+    (nothing_to_continue, "latest_net_G.pth", "train first"),
+    (nothing_to_continue_and_no_data, "latest_train_state.pth", "--name"),
+    (no_checkpoint, "never_trained", "--name"),
+    (no_such_epoch, "99_net_G.pth", "--epoch"),
+    (generator_of_a_cycle_gan, "latest_net_G_A.pth", "--model_suffix"),
+    (wrong_architecture, "latest_net_G.pth", "--netG resnet_9blocks"),
+    (wrong_norm, "latest_net_G.pth", "--norm instance"),
+    (foreign_checkpoint, "latest_net_G.pth", "no state dict"),
+    (damaged_checkpoint, "latest_net_G.pth", "damaged"),
+    (checkpoint_with_code, "latest_net_G.pth", "refused"),
+    (checkpoints_dir_is_a_file, "taken", "--checkpoints_dir"),
+    (results_dir_is_a_file, "taken", "--results_dir"),
+    (flag_against_the_checkpoint, "--norm none", "--norm batch"),
+    (aspect_ratio_zero, "--aspect_ratio 0", "at least 0.01"),
+    (no_dataroot, "--dataroot", "make_demo_dataset.py"),
+    (dataroot_is_a_file, "pictures.zip", "--dataroot"),
+    (folder_that_may_not_be_read, "train", "--dataroot"),
+    (image_of_no_bytes, "2.png", "replace it"),
+    (link_to_nowhere, "2.png", "replace it"),
+    (drawing_with_the_name_of_a_photo, "2.png", "replace it"),
+    (decompression_bomb, "2.png", "make it smaller"),
+    (pair_of_one_column, "2.png", "side by side"),
+    (pictures_of_an_unknown_kind, "photo.heic", ".png"),
+    (pipe_among_the_images, "2.png", "pipe"),
+    (name_that_leads_out, "--name ../n", "--checkpoints_dir"),
+    (name_that_is_absolute, "--name /n", "--checkpoints_dir"),
+    (name_of_nothing_but_a_dot, "--name .", "--checkpoints_dir"),
+    (empty_name, "--name", "give the experiment a name"),
+    (name_beyond_the_file_system, "nnnnn", "too long"),
+    (suffix_that_asks_for_no_option, "--suffix {colour}", "{load_size}"),
+    (wrong_direction, "--direction", "'AtoB', 'BtoA'"),
+    (keeping_nothing, "--keep_last 0", "at least 1"),
+    (rate_that_is_no_number, "--lr nan", "finite"),
+    (infinite_rate, "--lr inf", "finite"),
+    (negative_rate, "--lr -0.1", "at least 0"),
+    (negative_weight_of_a_loss, "--lambda_L1 -5", "at least 0"),
+    (weight_of_a_loss_that_is_no_number, "--lambda_A nan", "finite"),
+    (momentum_beyond_one, "--beta1 2", "below 1"),
+    (epochs_without_end, "--n_epochs 99999", "at most"),
+    (both_batch_sizes, "--global_batch_size", "type one of them"),
+    (batch_of_nobody, "--global_batch_size 0", "at least 1"),
+    (flag_without_its_value, "--lr", "expected one argument"),
+    (single_dash, "-lr", "--name value"),
+    (other_options_on_resume, "--ngf 8 (it has --ngf 4)", "leave them out"),
+    (another_model_on_resume, "--model pix2pix (it has --model template)", "--name"),
+    (epoch_count_against_the_state, "--epoch_count 2", "leave the flag out"),
+    (epoch_to_continue_that_is_not_there, "7_net_G.pth", "choose with --epoch"),
+    (iteration_that_is_not_there, "iter_500_net_G.pth", "--load_iter"),
+    (half_a_state, "latest_train_state.pth", "remove it"),
+    (empty_state, "latest_train_state.pth", "remove it"),
+    (state_with_code, "latest_train_state.pth", "refused"),
+    (foreign_state, "latest_train_state.pth", "remove it"),
+    (newer_state, "latest_train_state.pth", "train on with that one"),
+    (state_of_other_networks, "latest_train_state.pth: ", "remove the training state"),
+    (damaged_moments, "latest_train_state.pth: ", "remove the training state"),
+    (log_that_is_a_folder, "loss_log.txt", "Is a directory"),
+    (page_that_is_a_file, "web", "--no_html"),
+    (damaged_options, "train_opt.json", "remove it"),
+    (options_in_a_list, "train_opt.json", "remove it"),
+    (option_of_another_kind, "train_opt.json", "ngf cannot be 'many'"),
+    (discriminator_as_generator, "latest_net_G.pth", "architecture"),
+    (no_image_to_test, "--num_test 0", "at least 1"),
+    (results_where_nothing_can_be, "/proc/nowhere", "--results_dir"),
+    (aspect_ratio_without_end, "--aspect_ratio inf", "finite"),
+    (aspect_ratio_that_no_memory_holds, "--aspect_ratio 1000000000.0", "at most 100"),
+    (option_of_training_in_a_test, "--continue_train", "--help"),
+]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "thing", "remedy"), MISTAKES, ids=[row[0].__name__ for row in MISTAKES]
+)
+def test_one_message_names_the_thing_and_the_remedy(mistake, thing, remedy, tmp_path, here, capsys):
+    program, argv = mistake(tmp_path)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        distributed.run(lambda: program(argv))
+    error = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert error.count("error:") == 1 and "Traceback" not in error
+    assert thing in error and remedy in error
+    assert len(error) < 600
+
+
+WITHOUT_CAPABILITIES = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] * (os.geteuid() == 0)
+
+
+@pytest.mark.skipif(
+    bool(WITHOUT_CAPABILITIES) and not shutil.which("setpriv"),
+    reason="root may write anywhere, and setpriv (util-linux) is not here to give that up",
+)
+def test_no_permission_to_write(tmp_path, here):
+    good_pairs(tmp_path / "pairs")
+    (tmp_path / "locked").mkdir(mode=0o555)
+    argv = train_on(tmp_path / "pairs", "--checkpoints_dir", str(tmp_path / "locked"))[1]
+    done = subprocess.run(
+        [*WITHOUT_CAPABILITIES, sys.executable, str(ROOT / "train.py"), *argv],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "locked" in done.stderr and "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("program", ["train.py", "test.py"])
+def test_the_programs_themselves_exit_with_2(program, here):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / program), "--dataroot", "nowhere", "--model", "pix2pix"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"{program}: error: ") and "nowhere" in done.stderr

@@ -1,0 +1,277 @@
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from formulas import REFERENCE, reference
+
+from options.test_options import TestOptions as OptionsOfTest  # a Test… name would be collected
+from options.train_options import TrainOptions
+from util.run_record import save_options
+
+PROGRAMS = {"train": TrainOptions, "test": OptionsOfTest}
+DIFFERENT = {("test", "--num_test"): float("inf")}  # the original stops at 50 images
+
+
+def parse(program, *argv):
+    return PROGRAMS[program]().parse([*argv])
+
+
+def error_of(capsys, program, *argv):
+    with pytest.raises(SystemExit) as exit:
+        parse(program, *argv)
+    assert exit.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", reference("options"))
+def test_every_option_of_the_original_is_there_with_its_default(case, here):
+    program, model = case.split()
+    parser = PROGRAMS[program]().build_parser(["--model", model])
+    known = [name for action in parser._actions for name in action.option_strings]
+    for option, expected in reference("options")[case].items():
+        assert option in known, option
+        default = DIFFERENT.get((program, option), expected["default"])
+        if option == "--model":  # what comes without --model
+            default = "cycle_gan" if program == "train" else "test"
+        elif expected["type"] in ("int", "float"):
+            default = float(default)
+        assert parser.get_default(option[2:]) == default, option
+
+
+@pytest.mark.parametrize("case", reference("options"))
+def test_every_option_of_the_original_can_be_typed_with_its_default(case, here):
+    program, model = case.split()
+    argv = ["--dataroot", "x"]
+    for option, expected in reference("options")[case].items():
+        if expected["type"] == "flag":
+            argv += [option] if expected["default"] else []
+        elif option != "--dataroot":
+            argv += [option, str(expected["default"])]
+    argv[argv.index("--model") + 1] = model
+    opt = parse(program, *argv)
+    assert (opt.model, opt.norm) == (model, reference("options")[case]["--norm"]["default"])
+
+
+def commands():
+    lines = (REFERENCE / "commands.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_command_lines_of_the_original_are_accepted(line, here):
+    words = shlex.split(line)
+    program = next(i for i, word in enumerate(words) if word in ("train.py", "test.py"))
+    argv = words[program + 1 :]
+    opt = parse(words[program].removesuffix(".py"), *argv)
+    assert opt.dataroot == argv[argv.index("--dataroot") + 1]
+    assert opt.name == argv[argv.index("--name") + 1]
+
+
+def test_values_reach_opt(here):
+    opt = parse("train", "--dataroot", "x", "--model", "pix2pix", "--lambda_L1", "7", "--norm=none")
+    assert (opt.lambda_L1, opt.norm, opt.isTrain, opt.netG) == (7.0, "none", True, "unet_256")
+    assert isinstance(opt.device, torch.device) and opt.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("alias", "norm"), [("sync_batch", "syncbatch"), ("sync_instance", "instance")]
+)
+def test_norm_aliases(alias, norm, here):
+    assert parse("train", "--dataroot", "x", "--norm", alias).norm == norm
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_needs_no_dataroot_and_shows_the_model_s_own_options(program, capsys, here):
+    with pytest.raises(SystemExit) as exit:
+        parse(program, "--model", "cycle_gan", "--help")
+    assert exit.value.code == 0
+    help = capsys.readouterr().out
+    assert ("--lambda_identity" in help) == (program == "train")
+    assert "--lambda_L1" not in help and "--netG" in help
+
+
+def test_help_shows_the_data_set_s_own_options(capsys, here):
+    with pytest.raises(SystemExit):
+        parse("train", "--dataset_mode", "template", "--help")
+    own = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        parse("train", "--help")
+    assert len(own) > len(capsys.readouterr().out)
+
+
+def test_unknown_options_get_a_suggestion(capsys, here):
+    error = error_of(capsys, "train", "--dataroot", "x", "--btach_size", "4", "--lambda_L1", "9")
+    assert "--btach_size: did you mean --batch_size" in error
+    assert "--lambda_L1: it belongs to the training of --model" in error and "pix2pix" in error
+    assert "usage" not in error and "unexpected argument" not in error
+
+
+def test_all_problems_are_reported_together(capsys, here):
+    error = error_of(
+        capsys, "train", "--dataroot", "x", "--model", "cycle_gan", "--crop_size", "300",
+        "--epoch_count", "201", "--input_nc", "1", "--netG", "unet_256", "--batch_size", "0",
+        "--suffix", "{nothing}", "--no_such", "--gpu_ids", "77", "--seed", "9" * 30,
+    )  # fmt: skip
+    for part in ("--crop_size 300 is larger", "multiple of 256", "--epoch_count", "200",
+                 "--lambda_identity 0.5", "--batch_size 0", "{nothing}", "--no_such", "no GPU 77",
+                 "--seed 999"):  # fmt: skip
+        assert part in error, part
+
+
+def test_last_epoch_may_be_trained_alone(here):
+    opt = parse("train", "--dataroot", "x", "--continue_train", "--epoch_count", "200")
+    assert opt.epoch_count == 200
+
+
+def test_unet_sizes(capsys, here):
+    good = ["--dataroot", "x", "--model", "pix2pix", "--load_size", "512", "--crop_size", "512"]
+    assert parse("train", *good).crop_size == 512
+    assert "multiple of 256" in error_of(capsys, "train", *good[:-1], "400")
+    assert parse("train", *good[:-1], "384", "--netG", "unet_128").crop_size == 384
+    assert parse("train", *good[:-1], "400", "--netG", "resnet_6blocks").crop_size == 400
+
+
+def test_images_too_small_for_the_networks(capsys, here):
+    """A PatchGAN of n halvings keeps a 2 x 2 map for its last two convolutions from 3 · 2**n."""
+    argv = ["--dataroot", "x", "--load_size", "300", "--crop_size"]
+    template = ["--model", "template"]  # has no discriminator
+    assert parse("train", *argv, "5", *template).crop_size == 5
+    assert "use 5 or more" in error_of(capsys, "train", *argv, "4", *template)
+    assert "use 24 or more" in error_of(capsys, "train", *argv, "23")
+    assert parse("train", *argv, "24").crop_size == 24
+    more = ["--netD", "n_layers", "--n_layers_D", "5"]
+    assert "use 96 or more" in error_of(capsys, "train", *argv, "95", *more)
+    assert parse("train", *argv, "5", "--netD", "pixel").crop_size == 5
+
+
+def test_pictures_have_three_channels_or_one(capsys, here):
+    argv = ["--dataroot", "x", "--model", "pix2pix", "--output_nc", "4"]
+    assert "--output_nc 4" in error_of(capsys, "train", *argv)
+
+
+def test_dropout_can_be_switched_on_where_the_default_is_off(capsys, here):
+    assert parse("train", "--dataroot", "x").no_dropout is True
+    assert parse("train", "--dataroot", "x", "--dropout").no_dropout is False
+    assert parse("train", "--dataroot", "x", "--model", "pix2pix").no_dropout is False
+    assert "not allowed with" in error_of(
+        capsys, "train", "--dataroot", "x", "--dropout", "--no_dropout"
+    )
+
+
+def test_gpu_ids(capsys, here, monkeypatch):
+    assert parse("train", "--dataroot", "x", "--gpu_ids", "-1").device.type == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "Big GPU")
+    opt = parse("train", "--dataroot", "x", "--gpu_ids", "1")
+    assert opt.device == torch.device("cuda", 1) and opt.gpu_ids == [1]
+    assert parse("train", "--dataroot", "x").device == torch.device("cuda", 0)
+    error = error_of(capsys, "train", "--dataroot", "x", "--gpu_ids", "3")
+    assert "no GPU 3" in error and "0 (Big GPU), 1 (Big GPU)" in error
+    assert "list of numbers" in error_of(capsys, "train", "--dataroot", "x", "--gpu_ids", "one")
+    capsys.readouterr()
+    parse("train", "--dataroot", "x", "--gpu_ids", "0,1")
+    assert "torchrun --nproc_per_node=2" in capsys.readouterr().out
+
+
+def test_visdom_options_are_ignored_with_one_line(capsys, here):
+    parse("train", "--dataroot", "x", "--display_id", "-1", "--display_port", "8097")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and "--display_id, --display_port: ignored" in lines[0]
+    parse("train", "--dataroot", "x")
+    assert capsys.readouterr().out == ""
+
+
+def test_suffix_is_filled_in(here):
+    opt = parse("train", "--dataroot", "x", "--name", "n", "--suffix", "{model}_size{load_size}")
+    assert opt.name == "n_cycle_gan_size286"
+
+
+def test_abbreviations_work_as_argparse_has_them(here):
+    assert parse("train", "--dataroot", "x", "--mod", "pix2pix").lambda_L1 == 100.0
+
+
+@pytest.fixture
+def trained(here):
+    """An experiment whose training saved its options."""
+    argv = ["--model", "pix2pix", "--netG", "unet_128", "--norm", "instance", "--ngf", "8"]
+    argv += ["--crop_size", "128", "--load_size", "143", "--direction", "BtoA", "--name", "t"]
+    opt = parse("train", "--dataroot", "x", *argv)
+    folder = Path("checkpoints/t")
+    folder.mkdir(parents=True)
+    save_options(opt, folder)
+    return folder
+
+
+@pytest.mark.parametrize("model", ["pix2pix", "test"])
+def test_testing_reads_the_network_options_of_the_training(trained, model):
+    opt = parse("test", "--dataroot", "x", "--name", "t", "--model", model)
+    assert (opt.netG, opt.norm, opt.ngf, opt.no_dropout) == ("unet_128", "instance", 8, False)
+    assert (opt.crop_size, opt.load_size, opt.direction) == (128, 128, "BtoA")
+    assert (opt.batch_size, opt.serial_batches, opt.no_flip) == (1, True, True)
+
+
+def test_a_flag_that_contradicts_the_checkpoint_is_an_error_with_both_values(trained, capsys):
+    argv = ["--dataroot", "x", "--name", "t", "--model", "pix2pix"]
+    error = error_of(capsys, "test", *argv, "--netG", "resnet_9blocks", "--no_dropout")
+    assert "--netG resnet_9blocks contradicts" in error and "--netG unet_128" in error
+    assert "--no_dropout contradicts" in error and "trained with --dropout" in error
+    assert parse("test", *argv, "--netG", "unet_128", "--norm", "instance").ngf == 8
+
+
+def test_batch_and_syncbatch_do_not_contradict_each_other(trained):
+    saved = json.loads((trained / "train_opt.json").read_text())
+    (trained / "train_opt.json").write_text(json.dumps(saved | {"norm": "syncbatch"}))
+    argv = ["--dataroot", "x", "--name", "t", "--model", "pix2pix", "--norm", "batch"]
+    assert parse("test", *argv).norm == "batch"
+
+
+def test_dropout_of_a_unet_may_be_switched_off_for_testing(here):
+    """It is no part of the keys; in a ResNet it moves them."""
+    for netG, crop in {"unet_128": "128", "resnet_6blocks": "64"}.items():
+        argv = ["--netG", netG, "--crop_size", crop, "--load_size", crop, "--name", netG]
+        folder = Path("checkpoints", netG)
+        folder.mkdir(parents=True)
+        save_options(parse("train", "--dataroot", "x", "--model", "pix2pix", *argv), folder)
+    argv = ["--dataroot", "x", "--model", "pix2pix", "--no_dropout"]
+    assert parse("test", *argv, "--name", "unet_128").no_dropout is True
+    with pytest.raises(SystemExit):
+        parse("test", *argv, "--name", "resnet_6blocks")
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [("_A", (1, 3)), ("_B", (3, 1))])
+def test_each_direction_of_a_cycle_gan_has_its_own_channels(suffix, channels, here):
+    argv = ["--input_nc", "1", "--output_nc", "3", "--lambda_identity", "0", "--name", "c"]
+    Path("checkpoints/c").mkdir(parents=True)
+    save_options(parse("train", "--dataroot", "x", *argv), Path("checkpoints/c"))
+    opt = parse("test", "--dataroot", "x", "--name", "c", "--model_suffix", suffix)
+    assert (opt.input_nc, opt.output_nc) == channels
+
+
+def test_the_whole_picture_is_tested_unless_the_user_says_otherwise(here):
+    argv = ["--dataroot", "x", "--model", "pix2pix"]
+    assert parse("test", *argv).load_size == 256
+    assert parse("test", *argv, "--crop_size", "512").load_size == 512
+    assert parse("test", *argv, "--load_size", "512").crop_size == 256
+
+
+def test_a_forgotten_model_is_mentioned(trained, capsys):
+    parse("test", "--dataroot", "x", "--name", "t")
+    assert "--model pix2pix" in capsys.readouterr().out
+    parse("test", "--dataroot", "x", "--name", "t", "--model", "test")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("content", ["not json", "[1]", '{"netG": 5}', '{"ngf": "wide"}'])
+def test_a_damaged_options_file_is_one_message(trained, content, capsys):
+    (trained / "train_opt.json").write_text(content)
+    error = error_of(capsys, "test", "--dataroot", "x", "--name", "t", "--model", "pix2pix")
+    assert "train_opt.json" in error and "remove it" in error
+
+
+def test_saved_options_say_what_ran(trained):
+    saved = json.loads((trained / "train_opt.json").read_text())
+    assert (saved["ngf"], saved["lambda_L1"], saved["max_dataset_size"]) == (8, 100.0, "inf")
+    assert "netG: unet_128" in (trained / "train_opt.txt").read_text()

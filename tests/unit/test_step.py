@@ -1,0 +1,419 @@
+"""A step of training: joined calls, precision, compilation, and what saves memory."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY, TWO_EPOCHS
+from formulas import formula_image
+from torch import nn
+from torchrun import ranks
+
+import train
+from models import create_model, step
+from models.base_model import BaseModel
+from models.networks import define_G
+from models.networks.activation_checkpointing import checkpoint_activations
+from options.train_options import TrainOptions
+from util import device_memory, distributed, precision, rng
+from util.errors import UserError
+
+
+def build(name="pix2pix", *more):
+    rng.seed_everything(3)
+    argv = ["--dataroot", "none", "--model", name, *TINY, "--no_dropout", "--init_gain", "0.1"]
+    opt = TrainOptions().parse([*argv, *more])
+    model = create_model(opt)
+    model.setup(opt)
+    return model
+
+
+def batch_of(count, size=(32, 32), other=None, seed=0):
+    sizes = (size, other or size)
+    a, b = (formula_image(count, 3, *s, 0.4 + i + seed) for i, s in enumerate(sizes))
+    paths = [f"{i}" for i in range(count)]
+    return {"A": a.float(), "B": b.float(), "A_paths": paths, "B_paths": paths}
+
+
+def parameters(model):
+    nets = model.named_networks().items()
+    return {f"{n}.{k}": p for n, net in nets for k, p in net.named_parameters()}
+
+
+def gradients(model):
+    return {k: p.grad.clone() for k, p in parameters(model).items() if p.grad is not None}
+
+
+def assert_close(found, expected, tolerance):
+    assert found.keys() == expected.keys() and len(found) > 10
+    whole = sum(float(g.square().sum()) for g in expected.values()) ** 0.5
+    off = sum(float((found[k] - expected[k]).square().sum()) for k in expected) ** 0.5
+    assert off / whole < tolerance, off / whole
+
+
+# --- joined calls ------------------------------------------------------------------------------
+
+
+def count_calls(model):
+    calls = dict.fromkeys(model.model_names, 0)
+
+    def count(name, *_):
+        calls[name] += 1
+
+    for name, net in model.named_networks().items():
+        net.register_forward_hook(partial(count, name))
+    return calls
+
+
+def test_cycle_gan_calls_its_generators_three_times():
+    model = build("cycle_gan")
+    calls = count_calls(model)
+    model.train_on(batch_of(2))
+    assert calls == {"G_A": 2, "G_B": 1, "D_A": 2, "D_B": 2}
+
+
+@pytest.mark.parametrize("more", [["--norm", "batch"], []], ids=["batch norm", "two sizes"])
+def test_cycle_gan_keeps_calls_apart_that_would_mix_or_do_not_fit(more):
+    model = build("cycle_gan", *more)
+    calls = count_calls(model)
+    model.train_on(batch_of(1, other=None if more else (36, 32)))
+    assert calls["G_A"] == calls["G_B"] == 3
+    assert calls["D_A"] == 3
+
+
+def test_a_subclass_with_a_forward_of_its_own_still_gets_identity_losses():
+    model, other = build("cycle_gan"), build("cycle_gan")
+
+    def forward():
+        other.fake_B, other.fake_A = other.netG_A(other.real_A), other.netG_B(other.real_B)
+        other.rec_A, other.rec_B = other.netG_B(other.fake_B), other.netG_A(other.fake_A)
+
+    other.forward = forward
+    for m in (model, other):
+        m.train_on(batch_of(1))
+    assert other.get_current_losses() == pytest.approx(model.get_current_losses(), rel=1e-5)
+
+
+# --- --accumulate ------------------------------------------------------------------------------
+
+POOLS = {"no pool": "0", "pool": "3"}
+
+
+@pytest.mark.parametrize("count", [4, 3], ids=["full batch", "last batch of the epoch"])
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("name", ["pix2pix", "cycle_gan", "template"])
+def test_a_batch_in_parts_is_the_batch(name, pool, count):
+    """Two steps: pix2pix' G meets the D of its step, pools are asked in the same order."""
+    argv = ["--norm", "instance", "--batch_size", "4", "--pool_size", POOLS[pool]]
+    whole, parts = build(name, *argv), build(name, *argv, "--accumulate", "2")
+    for seed in range(2):
+        for model in (whole, parts):
+            rng.seed_everything(seed)
+            for net in model.named_networks().values():
+                net.double()
+            batch = batch_of(count, seed=seed)
+            model.train_on(batch | {side: batch[side].double() for side in "AB"})
+    assert_close(gradients(parts), gradients(whole), 1e-6)
+    assert parts.get_current_losses() == pytest.approx(whole.get_current_losses(), rel=1e-6)
+    for image, expected in whole.get_current_visuals().items():
+        torch.testing.assert_close(parts.get_current_visuals()[image], expected)
+    assert parts.get_image_paths() == whole.get_image_paths()
+
+
+def test_parts_in_float32_too():
+    argv = ["--norm", "instance", "--batch_size", "4", "--pool_size", "0"]
+    whole, parts = (build("pix2pix", *argv, "--accumulate", n) for n in ("1", "4"))
+    for model in (whole, parts):
+        model.train_on(batch_of(4))
+    assert_close(gradients(parts), gradients(whole), 1e-5)
+
+
+def test_batch_norm_counts_the_pictures_of_all_parts_once():
+    model = build("pix2pix", "--norm", "batch", "--batch_size", "4", "--accumulate", "2")
+    model.train_on(batch_of(4))
+    norms = [m for m in model.netG.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {int(norm.num_batches_tracked) for norm in norms} == {2}
+
+
+class TwoOptimizers(BaseModel):
+    """Somebody's own, which knows nothing of parts."""
+
+    def __init__(self, opt):
+        super().__init__(opt)
+        self.model_names, self.loss_names = ["A", "B"], ["A"]
+        self.netA, self.netB = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.optimizers = [torch.optim.SGD(n.parameters(), 0.1) for n in (self.netA, self.netB)]
+
+    def set_input(self, input):
+        self.picture = input["A"].to(self.device)
+
+    def forward(self):
+        self.output = self.netB(self.netA(self.picture))
+
+    def optimize_parameters(self):
+        for optimizer in self.optimizers:  # the second one after a step of the first
+            optimizer.zero_grad()
+            self.forward()
+            self.loss_A = self.output.square().mean()
+            self.loss_A.backward()
+            optimizer.step()
+
+
+def own(*more):
+    rng.seed_everything(0)
+    argv = ["--dataroot", "none", "--model", "template", *TINY, *more]
+    opt = TrainOptions().parse(argv)
+    model = TwoOptimizers(opt)
+    return model, opt
+
+
+def test_a_model_whose_order_is_unknown_is_refused():
+    model, opt = own("--batch_size", "2", "--accumulate", "2")
+    with pytest.raises(UserError, match="--accumulate 2: TwoOptimizers has 2 optimizers.*in_parts"):
+        model.setup(opt)
+
+
+def test_accumulate_must_divide_the_batch(capsys):
+    with pytest.raises(SystemExit):
+        build("pix2pix", "--batch_size", "4", "--accumulate", "3")
+    assert "--accumulate 3 does not divide the batch of 4" in capsys.readouterr().err
+
+
+def gradients_on_rank(opt):
+    """One step on this rank's share of a batch of four."""
+    rng.seed_everything(3)
+    model = create_model(opt)
+    model.setup(opt)
+    place = distributed.rank() * 2
+    whole = batch_of(4)
+    model.train_on({k: v[place : place + 2] for k, v in whole.items()})
+    nets = {n: distributed.unwrap(net) for n, net in model.named_networks().items()}
+    return {f"{n}.{k}": p.grad for n, net in nets.items() for k, p in net.named_parameters()}
+
+
+def test_parts_on_two_ranks_are_the_batch_of_one_process(tmp_path):
+    model = build("pix2pix", "--norm", "instance", "--batch_size", "4")
+    opt = build("pix2pix", "--norm", "instance", "--batch_size", "2", "--accumulate", "2").opt
+    with ranks(2, tmp_path) as call:
+        first, second = call(gradients_on_rank, opt)
+    model.train_on(batch_of(4))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert_close(first, gradients(model), 1e-5)
+
+
+# --- --checkpoint_activations ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("netG, size", [("resnet_6blocks", 24), ("unet_128", 128)])
+def test_recomputed_activations_are_the_activations(netG, size, norm):
+    torch.manual_seed(0)
+    plain = define_G(3, 3, 4, netG, norm, use_dropout=True, init_gain=0.1).double()
+    saving = copy.deepcopy(plain)
+    checkpoint_activations(saving)
+    x, kept = formula_image(2, 3, size, size), {}
+    for name, net in {"plain": plain, "saving": saving}.items():
+        torch.manual_seed(1)  # dropout
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, sizes=sizes: sizes.append(t.numel() * (t.dim() == 4 and len(t) == 2)) or t,
+            lambda t: t,
+        ):
+            out = net(x)
+        kept[name] = sum(sizes)
+        out.square().mean().backward()
+    for ours, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-12)
+    for key, value in plain.state_dict().items():  # running statistics once, not twice
+        assert torch.equal(saving.state_dict()[key], value), key
+    assert kept["saving"] < 0.65 * kept["plain"]
+
+
+# --- --precision -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pix2pix", "cycle_gan", "template"])
+@pytest.mark.parametrize("kind, tolerance", [("bf16", 0.05), ("fp16", 0.01)])
+def test_half_precision_gives_nearly_the_losses_and_float32_everything_else(name, kind, tolerance):
+    exact, half = build(name), build(name, "--precision", kind)
+    half.gradient_scaler = step.GradientScaler("cpu", init_scale=1.0, enabled=kind == "fp16")
+    for model in (exact, half):
+        model.train_on(batch_of(2))
+    assert half.get_current_losses() == pytest.approx(exact.get_current_losses(), rel=tolerance)
+    assert half.get_current_losses() != exact.get_current_losses()
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in parameters(half).values())
+    assert all(v.dtype == torch.float32 for v in half.get_current_visuals().values())
+    cosine = F.cosine_similarity(*(torch.cat([g.flatten() for g in gradients(m).values()])
+                                   for m in (exact, half)), dim=0)  # fmt: skip
+    assert cosine > 0.9
+
+
+def test_tf32_is_fp32_on_a_cpu():
+    exact, other = build(), build("pix2pix", "--precision", "tf32")
+    for model in (exact, other):
+        model.train_on(batch_of(1))
+    assert exact.get_current_losses() == other.get_current_losses()
+
+
+def test_a_network_is_used_with_its_new_weights_within_one_step():
+    """Autocast could keep the cast of a weight that an optimizer has changed since."""
+    model, opt = own("--precision", "bf16")
+    model.setup(opt)
+    seen = []
+    model.netA.register_forward_hook(lambda net, inputs, output: seen.append(output.detach()))
+    model.train_on(batch_of(1))
+    assert len(seen) == 2 and not torch.equal(*seen)
+
+
+def test_the_scaler_takes_its_scale_out_again_and_skips_infinite_gradients():
+    exact, half = build(), build("pix2pix", "--precision", "fp16")
+    before = {k: p.detach().clone() for k, p in half.netG.named_parameters()}
+    half.gradient_scaler = step.GradientScaler("cpu", init_scale=2.0**60)
+    half.train_on(batch_of(1))
+    assert all(torch.equal(before[k], p) for k, p in half.netG.named_parameters())
+    assert half.gradient_scaler.state_dict()["scale"] == 2.0**59
+    half.gradient_scaler = step.GradientScaler("cpu", init_scale=1024.0)
+    for model in (exact, half):
+        model.train_on(batch_of(1))
+    moved, right = (
+        torch.cat([(p - before[k]).flatten() for k, p in model.netG.named_parameters()])
+        for model in (half, exact)
+    )
+    assert F.cosine_similarity(moved, right, dim=0) > 0.8
+    assert float(moved.detach().abs().max()) == pytest.approx(
+        0.0002, rel=0.01
+    )  # Adam's first: the rate
+
+
+def test_the_scale_is_part_of_the_training_state_and_may_be_new():
+    scaler = step.GradientScaler("cpu", init_scale=8.0)
+    other = step.GradientScaler("cpu")
+    other.load_state_dict(scaler.state_dict())
+    assert other.state_dict() == scaler.state_dict()
+    off = step.GradientScaler("cpu", enabled=False)
+    off.load_state_dict(scaler.state_dict())
+    other.load_state_dict(off.state_dict())
+    assert other.state_dict() == scaler.state_dict()
+
+
+def test_backward_is_torch_s_own_again_after_a_step():
+    original, model = torch.autograd.backward, build("pix2pix", "--precision", "fp16")
+    methods = [vars(o).get("step") for o in model.optimizers]
+    model.train_on(batch_of(1))
+    assert torch.autograd.backward is original
+    assert [vars(o).get("step") for o in model.optimizers] == methods
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+def test_a_continued_run_in_half_precision_is_the_uninterrupted_one(kind, aligned, here):
+    argv = ["--dataroot", str(aligned), "--model", "pix2pix", *TINY, "--precision", kind]
+    train.main([*argv, "--name", "whole", *TWO_EPOCHS])
+    train.main([*argv, "--name", "two", "--n_epochs", "1", "--n_epochs_decay", "0"])
+    train.main([*argv, "--name", "two", "--continue_train", *TWO_EPOCHS])
+    for net in ("G", "D"):
+        states = [torch.load(f"checkpoints/{n}/latest_net_{net}.pth") for n in ("whole", "two")]
+        assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+# --- --compile ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    """Everything but the code generation, which takes minutes."""
+    compile = nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda net, **kwargs: compile(net, backend="aot_eager", dynamic=False)
+    )
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+@pytest.mark.parametrize("gan_mode", ["lsgan", "wgangp"])  # the latter differentiates D twice
+@pytest.mark.parametrize("name", ["pix2pix", "cycle_gan"])
+def test_a_compiled_model_takes_the_same_step(name, gan_mode, kind, quick_compiler):
+    argv = ["--precision", kind, "--norm", "instance", "--gan_mode", gan_mode]
+    plain, compiled = build(name, *argv), build(name, *argv, "--compile")
+    assert [*compiled.named_networks()] == [*plain.named_networks()]
+    for model in (plain, compiled):
+        rng.seed_everything(1)
+        model.train_on(batch_of(1))
+    assert_close(gradients(compiled), gradients(plain), 1e-4 if kind == "fp32" else 0.1)
+    assert parameters(compiled).keys() == parameters(plain).keys()
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs >= 2, "nothing was compiled"
+
+
+def gradients_of_compiled_rank(opt):
+    """One step on this rank's share of a batch of four, in compiled networks."""
+    compile = nn.Module.compile
+    nn.Module.compile = lambda net, **kwargs: compile(net, backend="aot_eager", dynamic=False)
+    found = gradients_on_rank(opt)
+    nn.Module.compile = compile
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+    return found
+
+
+def test_compiled_networks_on_two_ranks_with_synchronised_norms(tmp_path):
+    argv = ["--norm", "syncbatch", "--batch_size"]
+    model = build("pix2pix", *argv, "4")
+    model.train_on(batch_of(4))
+    opt = build("pix2pix", *argv, "2").opt
+    opt.compile = True
+    with ranks(2, tmp_path) as call:
+        first, second = call(gradients_of_compiled_rank, opt)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert_close(first, gradients(model), 1e-4)
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+def explained(*more):
+    model = build("pix2pix", *more)
+
+    def run_out():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.optimize_parameters = run_out
+    with pytest.raises(UserError) as error:
+        model.train_on(batch_of(4, size=(48, 32)))
+    return str(error.value)
+
+
+def test_running_out_of_memory_names_size_batch_and_remedies_in_order():
+    message = explained("--batch_size", "4")
+    assert "48x32" in message and "batch of 4" in message
+    remedies = ["--accumulate 2", "--checkpoint_activations", "--precision bf16", "--batch_size",
+                "--crop_size"]  # fmt: skip
+    assert sorted(remedies, key=message.index) == remedies
+
+
+def test_what_is_in_use_is_no_remedy():
+    message = explained(
+        "--batch_size", "4", "--accumulate", "4", "--checkpoint_activations", "--precision", "bf16"
+    )
+    assert "in 4 parts" in message and "crop_size" in message
+    assert not any(flag in message for flag in ("--accumulate", "--checkpoint", "--precision"))
+
+
+def test_other_errors_stay_as_they_are():
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        with device_memory.shortage_explained(build().opt, lambda: None):
+            raise RuntimeError("shapes do not fit")
+
+
+def test_peak_memory_is_a_phrase_with_a_number():
+    assert "GiB" in device_memory.peak(torch.device("cpu"))
+
+
+def test_precision_settings_reach_torch(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    precision.configure(torch.device("cpu"), "fp32")
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    precision.configure(torch.device("cpu"), "tf32")
+    assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32

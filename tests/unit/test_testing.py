@@ -1,0 +1,130 @@
+"""test.py as a whole, on tiny data."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, TWO_EPOCHS, picture, write_pictures
+from PIL import Image
+
+import test
+import train
+from models import networks
+
+DATA = {"pix2pix": "aligned", "cycle_gan": "unaligned", "colorization": "aligned"}
+
+
+@pytest.fixture
+def trained(request, here):
+    """Train `request.param` for a moment; returns its dataset."""
+    data = request.getfixturevalue(DATA[request.param])
+    argv = ["--dataroot", str(data), "--name", "n", "--model", request.param]
+    train.main([*argv, *TINY, *TWO_EPOCHS])
+    return data
+
+
+def images(folder="results/n/test_latest"):
+    return sorted(path.name for path in Path(folder, "images").iterdir())
+
+
+@pytest.mark.parametrize("trained", ["pix2pix"], indirect=True)
+def test_results_are_where_the_original_put_them(trained, here):
+    test.main(["--dataroot", str(trained), "--name", "n", "--model", "pix2pix"])
+    visuals = ("fake_B", "real_A", "real_B")
+    assert images() == [f"{stem}_{visual}.png" for stem in (1, 2) for visual in visuals]
+    page = Path("results/n/test_latest/index.html").read_text()
+    assert all(f'src="images/{name}"' in page for name in images())
+
+
+@pytest.mark.parametrize("trained", ["cycle_gan"], indirect=True)
+def test_both_directions_of_a_cycle_gan(trained, here):
+    test.main(["--dataroot", str(trained), "--name", "n", "--model", "cycle_gan"])
+    assert {"1_fake_A.png", "1_fake_B.png", "2_rec_A.png", "2_rec_B.png"} < set(images())
+    for suffix, source in {"_A": "testA", "_B": "testB"}.items():
+        argv = ["--dataroot", str(trained / source), "--name", "n", "--model", "test"]
+        test.main(
+            [*argv, "--model_suffix", suffix, "--results_dir", f"one{suffix}", "--no_dropout"]
+        )
+        alone = Image.open(f"one{suffix}/n/test_latest/images/1_fake.png")
+        together = Image.open(f"results/n/test_latest/images/1_fake_{'BA'[suffix == '_B']}.png")
+        assert np.array_equal(np.asarray(alone), np.asarray(together))
+
+
+@pytest.mark.parametrize("trained", ["colorization"], indirect=True)
+def test_colorization_shows_colours(trained, here):
+    test.main(["--dataroot", str(trained), "--name", "n", "--model", "colorization", "--eval"])
+    shown = np.asarray(Image.open("results/n/test_latest/images/1_real_B_rgb.png")).astype(int)
+    source = np.asarray(Image.open(trained / "test" / "1.png").resize((32, 32), 3)).astype(int)
+    assert abs(shown - source).max() <= 2  # there and back through Lab
+
+
+@pytest.mark.parametrize("trained", ["pix2pix"], indirect=True)
+def test_num_test_and_epoch_and_phase_choose(trained, here):
+    argv = ["--dataroot", str(trained), "--name", "n", "--model", "pix2pix"]
+    test.main([*argv, "--num_test", "1", "--epoch", "2", "--phase", "train"])
+    assert len(images("results/n/train_2")) == 3
+    assert json.loads(Path("checkpoints/n/train_opt.json").read_text())["isTrain"] is True
+
+
+@pytest.mark.parametrize("trained", ["pix2pix"], indirect=True)
+def test_load_iter_names_the_folder(trained, here):
+    for name in ("G", "D"):
+        Path(f"checkpoints/n/latest_net_{name}.pth").rename(f"checkpoints/n/iter_7_net_{name}.pth")
+    argv = ["--dataroot", str(trained), "--name", "n", "--model", "pix2pix", "--load_iter", "7"]
+    test.main(argv)
+    assert len(images("results/n/test_latest_iter7")) == 6
+
+
+@pytest.mark.parametrize(("ratio", "size"), [("2.0", (64, 32)), ("0.5", (32, 64))])
+@pytest.mark.parametrize("trained", ["pix2pix"], indirect=True)
+def test_aspect_ratio_is_width_over_height(trained, ratio, size, here):
+    argv = ["--dataroot", str(trained), "--name", "n", "--model", "pix2pix", "--num_test", "1"]
+    test.main([*argv, "--aspect_ratio", ratio])
+    assert Image.open("results/n/test_latest/images/1_fake_B.png").size == size
+
+
+def test_a_checkpoint_of_the_original_carries_no_options_and_loads(here, tmp_path):
+    net = networks.define_G(3, 3, 4, "resnet_9blocks", "instance")
+    folder = here / "checkpoints" / "horse2zebra_pretrained"
+    folder.mkdir(parents=True)
+    torch.save(net.state_dict(), folder / "latest_net_G.pth")
+    write_pictures(tmp_path / "testA", 1)
+    argv = ["--dataroot", str(tmp_path / "testA"), "--name", "horse2zebra_pretrained"]
+    argv += ["--model", "test", "--no_dropout", "--ngf", "4", "--crop_size", "32"]
+    test.main([*argv, "--gpu_ids", "-1"])
+    written = np.asarray(Image.open("results/horse2zebra_pretrained/test_latest/images/1_fake.png"))
+    image = np.array(Image.open(tmp_path / "testA" / "1.png"))
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+    expected = (net(x)[0].detach().permute(1, 2, 0).numpy() + 1) / 2 * 255
+    assert abs(written - expected.clip(0, 255)).max() <= 1.01
+
+
+@pytest.mark.parametrize("trained", ["pix2pix"], indirect=True)
+def test_eval_is_repeatable_and_dropout_noise_is_seeded(trained, here):
+    """At test time dropout and batch statistics stay on, unless --eval (as in the original)."""
+    argv = ["--dataroot", str(trained), "--name", "n", "--model", "pix2pix"]
+    outputs = {}
+    for run, more in {"a": [], "b": [], "eval": ["--eval"]}.items():
+        test.main([*argv, "--results_dir", run, *more])
+        outputs[run] = Path(run, "n/test_latest/images/1_fake_B.png").read_bytes()
+    assert outputs["a"] == outputs["b"] != outputs["eval"]
+
+
+def test_equal_stems_do_not_overwrite_each_other(here, tmp_path):
+    net = networks.define_G(3, 3, 4, "resnet_6blocks", "instance")
+    Path("checkpoints/n").mkdir(parents=True)
+    torch.save(net.state_dict(), "checkpoints/n/latest_net_G.pth")
+    for sub in ("a", "b", "c"):
+        write_pictures(tmp_path / "set" / sub, 1)
+    picture(9).save(tmp_path / "set" / "a" / "1_2.png")
+    argv = ["--dataroot", str(tmp_path / "set"), "--name", "n", "--model", "test", "--ngf", "4"]
+    test.main([*argv, "--netG", "resnet_6blocks", "--no_dropout", "--crop_size", "32"])
+    assert len(images()) == 4 * 2
+    assert len(set(re.findall(r'src="images/(\w+_fake.png)"', page_text()))) == 4
+
+
+def page_text():
+    return Path("results/n/test_latest/index.html").read_text()

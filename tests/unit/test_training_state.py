@@ -1,0 +1,641 @@
+"""What a run goes on from: all that a model keeps, in plain data, for any number of ranks."""
+
+import enum
+import re
+import sys
+from collections import OrderedDict, namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, write_pictures
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from same import assert_same_run, difference
+from torch import nn
+
+import models
+import train
+from models.base_model import BaseModel
+from options.train_options import TrainOptions
+from util import checkpoint
+from util.checkpoint import train_state
+from util.errors import UserError
+from util.image_pool import ImagePool
+from util.training.progress import Progress
+
+# ---- a plug-in with habits of its own ------------------------------------------------------------
+
+HABITS = """
+import copy
+
+import numpy as np
+import torch
+from models.template_model import TemplateModel
+
+
+class Meter:
+    def __init__(self):
+        self.values = []
+
+    def state_dict(self):
+        return {"values": list(self.values)}
+
+    def load_state_dict(self, state):
+        self.values = list(state["values"])
+
+
+class HabitsModel(TemplateModel):
+    '''Whatever it keeps takes part in the loss: lose one of them, and other weights come out.'''
+
+    def __init__(self, opt):
+        super().__init__(opt)
+        self.steps = 0
+        self.ema = copy.deepcopy(self.netG).requires_grad_(False)  # in no list
+        self.style = torch.nn.Parameter(torch.zeros(3, 1, 1))  # in no network
+        self.second = torch.optim.SGD([self.style], lr=0.1, momentum=0.9)
+        self.schedules = {"style": torch.optim.lr_scheduler.StepLR(self.second, 2)}
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2)
+        self.scale = torch.tensor(1.0)
+        self.meter, self.mean, self.best, self.warm = Meter(), np.float64(0), None, True
+        self.constant = 7
+
+    def optimize_parameters(self):
+        self.steps += 1
+        self.warm = self.steps < 4
+        self.forward()
+        self.optimizer.zero_grad()
+        self.second.zero_grad()
+        average = self.ema(self.data_A) + self.style
+        weight = self.steps + self.scale + self.mean + (self.best or 5.0) + 3 * self.warm
+        weight = weight + sum(self.meter.values) + self.scaler.get_scale()
+        loss = self.criterion(self.output, self.data_B)
+        self.loss_G = loss + 0.01 * weight * self.criterion(self.output, average)
+        self.scaler.scale(self.loss_G).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.step(self.second)
+        self.scaler.update()
+        self.schedules["style"].step()
+        self.keep()
+
+    def keep(self):
+        value = self.loss_G.item()
+        self.mean = 0.9 * self.mean + 0.1 * np.float64(value)
+        self.best = value if self.best is None else min(value, self.best)
+        self.scale = self.scale * 0.5 + self.loss_G.detach()
+        self.meter.values.append(value)
+        for ours, theirs in zip(self.ema.parameters(), self.netG.parameters()):
+            ours.lerp_(theirs.detach(), 0.1)
+"""
+
+
+@pytest.fixture
+def habits(tmp_path, monkeypatch):
+    (tmp_path / "habits_model.py").write_text(HABITS)
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    yield
+    sys.modules.pop("models.habits_model", None)
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_pictures(tmp_path / "data" / "train", 3, width=64)
+    return tmp_path / "data"
+
+
+def command(data, *more, name="n", model="template"):
+    argv = ["--dataroot", str(data), "--name", name, "--model", model, *TINY, "--no_html"]
+    return [*argv, *more]
+
+
+EPOCHS = ["--n_epochs", "2", "--n_epochs_decay", "1", "--lr", "0.01"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the program handles it."""
+
+
+def die_after(steps, argv, monkeypatch):
+    original, left = Progress.advance, [steps]
+
+    def advance(self):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        original(self)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Progress, "advance", advance)
+        train.main(argv)
+
+
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_a_plug_in_goes_on_with_all_that_it_keeps(step, habits, data, here, monkeypatch):
+    more = [*EPOCHS, "--save_latest_freq", "1", "--save_epoch_freq", "1"]
+    train.main(command(data, *more, name="whole", model="habits"))
+    argv = command(data, *more, name="broken", model="habits")
+    die_after(step, argv, monkeypatch)
+    train.main([*argv, "--continue_train"])
+    assert_same_run("checkpoints/whole", "checkpoints/broken")
+    state = torch.load("checkpoints/whole/latest_train_state.pth", weights_only=True)
+    assert {"optimizers.0", "netG", "ema", "second", "schedules.style"} <= state["objects"].keys()
+    assert {"scaler", "meter"} <= state["ranks"][0]["objects"].keys()
+    numbers = state["ranks"][0]["numbers"]
+    assert {"steps": 9, "warm": False}.items() <= numbers.items()
+    assert {"scale", "mean", "best", "style"} <= numbers.keys() and "constant" not in numbers
+
+
+# ---- numbers and objects -----------------------------------------------------------------------
+
+
+class SmallModel(BaseModel):
+    """One weight."""
+
+    def __init__(self, opt, **attributes):
+        super().__init__(opt)
+        self.model_names, self.netG = ["G"], nn.Linear(1, 1, bias=False)
+        self.optimizers = [torch.optim.Adam(self.netG.parameters(), lr=0.1)]
+        vars(self).update(attributes)
+
+    def set_input(self, input):
+        pass
+
+    def forward(self):
+        pass
+
+    def optimize_parameters(self):
+        self.netG(torch.ones(1, 1)).sum().backward()
+        self.optimizers[0].step()
+
+
+def options(*more):
+    return TrainOptions().parse(["--dataroot", "none", "--model", "template", *TINY, *more])
+
+
+def small(**attributes):
+    model = SmallModel(options(), **attributes)
+    model.setup(model.opt)
+    return model
+
+
+def through_a_file(state, folder):
+    checkpoint.save_train_state(
+        folder, "latest", state | {"progress": dict.fromkeys(checkpoint.COUNTERS, 1), "options": {}}
+    )
+    return checkpoint.load_train_state(folder, "latest")
+
+
+def collected(model, numbers, folder):
+    return through_a_file(train_state.collect(model, numbers, torch.device("cpu")), folder)
+
+
+NEW_VALUES = {
+    "count": (3, 4),
+    "rate": (0.5, 0.25),
+    "flag": (False, True),
+    "tensor": (torch.tensor(1.0), torch.tensor(2.0)),
+    "count in a tensor": (torch.tensor(1), torch.tensor(2)),
+    "numpy": (np.float64(1), np.float64(2)),
+    "numpy float32": (np.float32(1), np.float32(2)),
+    "numpy int": (np.int64(1), np.int64(2)),
+    "none before": (None, 3),
+    "infinite": (0.0, float("inf")),
+    "parameter": (nn.Parameter(torch.zeros(2, 3)), torch.ones(2, 3)),
+}
+
+
+@pytest.mark.parametrize("case", NEW_VALUES)
+def test_a_number_that_training_changes_is_kept(case, tmp_path):
+    before, after = NEW_VALUES[case]
+    model = small(value=before, constant=before)
+    numbers = train_state.Numbers(model)
+    if isinstance(before, nn.Parameter):
+        model.value = nn.Parameter(after)
+    else:
+        model.value = after
+    state = collected(model, numbers, tmp_path)
+    assert state["ranks"][0]["numbers"].keys() == {"value"}
+    fresh = small(value=before, constant=before)
+    train_state.restore(fresh, state)
+    assert (fresh.value == after).all() if isinstance(after, torch.Tensor) else fresh.value == after
+    assert fresh.constant is before
+
+
+def test_a_parameter_stays_the_one_that_its_optimizer_knows(tmp_path):
+    model = small(value=nn.Parameter(torch.zeros(2)))
+    numbers = train_state.Numbers(model)
+    model.value.data.fill_(5)
+    state = collected(model, numbers, tmp_path)
+    fresh = small(value=nn.Parameter(torch.zeros(2)))
+    parameter = fresh.value
+    train_state.restore(fresh, state)
+    assert fresh.value is parameter and parameter.tolist() == [5, 5]
+
+
+class Kind(enum.IntEnum):
+    FIRST = 1
+
+
+class Word(str, enum.Enum):
+    FIRST = "first"
+
+
+class Image(torch.Tensor):
+    """A subclass, as those of torchvision.tv_tensors."""
+
+
+Pair = namedtuple("Pair", "a b")
+ORDERED = OrderedDict(a=1)
+ORDERED.attribute = [1]
+PLAIN = {
+    "enum": (Kind.FIRST, 1),
+    "word": (Word.FIRST, "first"),
+    "numpy": ([np.float64(1.5), np.int32(2), np.bool_(True), np.str_("s")], [1.5, 2, True, "s"]),
+    "pair": (Pair(1, 2), (1, 2)),
+    "size": (torch.Size([1, 2]), (1, 2)),
+    "ordered": (ORDERED, {"a": 1}),
+    "keys": ({Kind.FIRST: 0, (1, "a"): 1, None: 2}, {1: 0, (1, "a"): 1, None: 2}),
+    "parameter": (nn.Parameter(torch.ones(2)), torch.ones(2)),
+    "subclass": (torch.ones(2).as_subclass(Image), torch.ones(2)),
+    "half": (torch.ones(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16)),
+    "complex": (torch.ones(2) * 1j, torch.ones(2) * 1j),
+    "conjugate": ((torch.ones(2) * 1j).conj(), torch.ones(2) * -1j),
+    "view": (torch.arange(6).view(2, 3).T[1:], torch.tensor([[1, 4], [2, 5]])),
+    "empty": (torch.zeros(0, 3), torch.zeros(0, 3)),
+    "many": (list(range(20_000)), list(range(20_000))),
+}
+
+
+class Keeper:
+    """An object with a state."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def state_dict(self):
+        return {"part": self.state}
+
+    def load_state_dict(self, state):
+        self.state = state["part"]
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_what_a_state_may_hold_comes_back_as_plain_data(case, tmp_path):
+    given_, expected = PLAIN[case]
+    model = small(keeper=Keeper(given_))
+    state = collected(model, train_state.Numbers(model), tmp_path)
+    fresh = small(keeper=Keeper(None))
+    train_state.restore(fresh, state)
+    assert difference(fresh.keeper.state, expected) is None
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+STATES = st.recursive(
+    LEAVES | st.builds(torch.tensor, st.lists(st.integers(-5, 5))),
+    lambda inner: (
+        st.lists(inner)
+        | st.lists(inner).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), inner)
+    ),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(STATES)
+def test_any_plain_state_comes_back(tmp_path_factory, state):
+    folder = tmp_path_factory.mktemp("state")
+    checkpoint.save(train_state.plain(state, "it"), folder / "a.pth")
+    assert difference(checkpoint.load(folder / "a.pth"), state) is None
+
+
+REFUSED = {
+    "set": {1, 2},
+    "function": print,
+    "bytes": b"abc",
+    "module": nn.Linear(1, 1),
+    "array": np.zeros(3),
+    "key": {Keeper(1): 2},
+    "sparse": torch.eye(2).to_sparse(),
+    "long tuple": tuple(range(20_000)),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_other_state_is_one_error_that_names_the_attribute(case, tmp_path):
+    model = small(keeper=Keeper([0, REFUSED[case]]))
+    with pytest.raises(UserError) as error:
+        collected(model, train_state.Numbers(model), tmp_path)
+    message = str(error.value)
+    assert "keeper.part.1" in message and "state_dict()" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_state_of_another_model(tmp_path):
+    model = small(counter=Keeper(1))
+    state = collected(model, train_state.Numbers(model), tmp_path)
+    with pytest.raises(UserError) as error:
+        train_state.restore(small(meter=Keeper(1)), state)
+    message = str(error.value)
+    assert "it alone has counter, SmallModel alone has meter" in message
+    assert "remove the training state" in message
+
+
+def test_the_state_of_another_network_of_the_same_name(tmp_path):
+    model = small()
+    state = collected(model, train_state.Numbers(model), tmp_path)
+    other = SmallModel(options())
+    other.netG = nn.Linear(2, 2)
+    other.optimizers = [torch.optim.Adam(other.netG.parameters())]
+    other.setup(other.opt)
+    with pytest.raises(UserError, match="does not fit the model"):
+        train_state.restore(other, state)
+
+
+def test_an_object_has_one_name_whatever_the_number_of_ranks():
+    """DistributedDataParallel stands around a network; lists made before still hold the network."""
+    net = nn.Linear(1, 1)
+    model = small()
+    model.nets = [net]
+    model.netH = nn.DataParallel(net)
+    found = dict(train_state.stateful(model))
+    assert found["nets.0"] is net and "netH" not in found
+
+
+# ---- other numbers of ranks ----------------------------------------------------------------------
+
+
+def rank(images, place, **numbers):
+    """The state of a rank whose pool has pictures of these values."""
+    pool = {"images": [torch.full((3, 2, 2), float(image)) for image in images]}
+    return {"objects": {"pool": pool}, "numbers": numbers, "random": {"of rank": place}}
+
+
+def pools(ranks):
+    return [[int(i.mean()) for i in rank["objects"]["pool"]["images"]] for rank in ranks]
+
+
+DEALT = {
+    "1 to 2": ([[0, 1, 2, 3, 4]], [[0, 2, 4], [1, 3]]),
+    "2 to 1": ([[0, 1, 2], [10, 11, 12]], [[0, 10, 1, 11, 2, 12]]),
+    "2 to 4": ([[0, 1, 2], [10, 11]], [[0, 2], [10], [1], [11]]),
+    "4 to 2": ([[0], [10], [20], [30]], [[0, 20], [10, 30]]),
+    "3 to 2": ([[0, 1], [10], []], [[0, 1], [10]]),
+    "1 to 4": ([[0, 1]], [[0], [1], [], []]),
+    "2 to 2": ([[0, 1], [10]], [[0, 1], [10]]),
+}
+
+
+@pytest.mark.parametrize("case", DEALT)
+def test_every_picture_of_the_pools_is_dealt_once(case):
+    before, after = DEALT[case]
+    states = train_state.deal([rank(p, i) for i, p in enumerate(before)], len(after))
+    assert pools(states) == after
+    assert sorted(sum(after, [])) == sorted(sum(before, []))
+    assert [state["dealt"] for state in states] == [i < len(before) for i in range(len(after))]
+    assert [s["random"]["of rank"] for s in states] == [i % len(before) for i in range(len(after))]
+
+
+def test_numbers_of_more_ranks_become_their_mean_and_counters_stay():
+    values = [
+        {"sum": 1.0, "loss": torch.tensor(2.0), "steps": 7, "on": True, "n": torch.tensor(4)},
+        {"sum": 2.0, "loss": torch.tensor(5.0), "steps": 7, "on": True, "n": torch.tensor(4)},
+    ]
+    (one,) = train_state.deal([rank([], i, **v) for i, v in enumerate(values)], 1)
+    expected = {"sum": 1.5, "loss": torch.tensor(3.5), "steps": 7, "on": True, "n": torch.tensor(4)}
+    assert difference(one["numbers"], expected) is None
+
+
+def test_a_number_that_only_one_rank_has_changed_is_kept_of_all(monkeypatch):
+    """Or its mean over the ranks would not be known when their number changes."""
+    model = small(seen=0.0, other=0.0)
+    numbers = train_state.Numbers(model)
+
+    def of_two_ranks(value):
+        (mine, changed) = value
+        second = mine | {"numbers": mine["numbers"] | {"seen": 3.0}}
+        return [(mine, changed), (second, [*changed, "seen"])]
+
+    monkeypatch.setattr(train_state.distributed, "gather", of_two_ranks)
+    ranks = train_state.collect(model, numbers, torch.device("cpu"))["ranks"]
+    assert [rank["numbers"] for rank in ranks] == [{"seen": 0.0}, {"seen": 3.0}]
+    assert train_state.deal(ranks, 1)[0]["numbers"] == {"seen": 1.5}
+
+
+def test_a_pool_takes_as_many_as_there_is_room_for():
+    (one,) = train_state.deal([rank([0, 1, 2], 0), rank([10, 11, 12], 1)], 1)
+    pool = ImagePool(4)
+    pool.load_state_dict(one["objects"]["pool"])
+    assert [int(image.mean()) for image in pool.images] == [0, 10, 1, 11]
+
+
+# ---- optimizers and schedules --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["fused", "foreach", "capturable", "differentiable"])
+def test_how_an_optimizer_computes_is_not_taken_over(flag, tmp_path):
+    """A state from a GPU with fused=True must not switch that on elsewhere; betas it may."""
+    model = small()
+    before = model.optimizers[0].param_groups[0][flag]
+    model.optimizers[0].param_groups[0][flag] = not before
+    model.optimizers[0].param_groups[0]["betas"] = (0.1, 0.2)
+    state = collected(model, train_state.Numbers(model), tmp_path)
+    fresh = small()
+    train_state.restore(fresh, state)
+    group = fresh.optimizers[0].param_groups[0]
+    assert group[flag] is before and tuple(group["betas"]) == (0.1, 0.2)
+    fresh.optimize_parameters()
+
+
+def rates_of(argv, monkeypatch):
+    """Epoch to the learning rates of its steps."""
+    rates, original = {}, Progress.advance
+
+    def advance(self):
+        group = self.model.optimizers[0].param_groups[0]
+        rates.setdefault(self.epoch, []).append(round(group["lr"], 9))
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "advance", advance)
+        train.main(argv)
+    return rates
+
+
+def test_more_epochs_continue_on_the_new_schedule(data, here, monkeypatch):
+    """In epoch e the rate is lr · (1 - (e - n_epochs) / (n_epochs_decay + 1))."""
+    first = ["--lr", "0.3", "--n_epochs", "1", "--n_epochs_decay", "1"]
+    assert rates_of(command(data, *first), monkeypatch) == {1: [0.3] * 3, 2: [0.15] * 3}
+    more = ["--continue_train", "--n_epochs", "2", "--n_epochs_decay", "2"]
+    assert rates_of(command(data, *more), monkeypatch) == {3: [0.2] * 3, 4: [0.1] * 3}
+
+
+def test_more_epochs_amid_an_epoch(data, here, monkeypatch):
+    first = ["--lr", "0.3", "--n_epochs", "1", "--n_epochs_decay", "1", "--save_latest_freq", "1"]
+    die_after(4, command(data, *first), monkeypatch)  # one image of epoch 2, at 0.15
+    more = ["--continue_train", "--n_epochs", "1", "--n_epochs_decay", "2"]
+    assert rates_of(command(data, *more), monkeypatch) == {2: [0.2] * 2, 3: [0.1] * 3}
+
+
+def test_a_rate_that_a_model_has_set_itself_stays(tmp_path):
+    """Within an epoch; at its end the schedule sets it anyway."""
+    model = small()
+    model.optimizers[0].param_groups[0]["lr"] = 0.0123
+    state = collected(model, train_state.Numbers(model), tmp_path)
+    fresh = small()
+    train_state.restore(fresh, state)
+    assert fresh.optimizers[0].param_groups[0]["lr"] == 0.0123
+
+
+# ---- the command line of a run that goes on ------------------------------------------------------
+
+
+@pytest.fixture
+def trained(data, here):
+    """Two epochs of three images, in checkpoints/n."""
+    train.main(command(data, *EPOCHS, "--n_epochs", "1", "--save_epoch_freq", "1"))
+    return data
+
+
+def parse(*argv):
+    return TrainOptions().parse([str(a) for a in argv])
+
+
+def refusal(capsys, *argv):
+    with pytest.raises(SystemExit) as exit:
+        parse(*argv)
+    assert exit.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_options_of_the_run_are_taken_over(trained):
+    opt = parse("--dataroot", trained, "--name", "n", "--continue_train", "--n_epochs", "5")
+    assert (opt.model, opt.lr, opt.ngf, opt.netG) == ("template", 0.01, 4, "resnet_6blocks")
+    assert (opt.n_epochs, opt.n_epochs_decay, opt.epoch_count) == (5, 1, 3)
+
+
+def test_all_conflicts_are_one_message(trained, capsys):
+    more = ["--lr", "0.5", "--ngf", "8", "--batch_size", "2", "--no_flip", "--n_epochs", "9"]
+    message = refusal(capsys, *command(trained, *more, "--continue_train"))
+    assert message.count("error:") == 1
+    for phrase in ("--lr 0.5 (it has --lr 0.01)", "--ngf 8 (it has --ngf 4)", "--no_flip (it has"):
+        assert phrase in message
+    assert "--global_batch_size 2 (it has --global_batch_size 1)" in message
+    assert "--n_epochs" not in message and "--crop_size" not in message
+    assert "leave them out, or start a new run (--name)" in message
+
+
+MAY_CHANGE = [
+    ["--n_epochs", "7"], ["--n_epochs_decay", "7"], ["--print_freq", "3"], ["--display_freq", "3"],
+    ["--save_latest_freq", "3"], ["--save_epoch_freq", "3"], ["--save_by_iter"],
+    ["--keep_last", "2"], ["--no_html"], ["--num_threads", "1"], ["--verbose"],
+    ["--dist_timeout", "3"], ["--epoch", "latest"], ["--batch_size", "1"],
+    ["--global_batch_size", "1"], ["--lr", "0.010"], ["--norm", "instance"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", MAY_CHANGE, ids=lambda flags: " ".join(flags))
+def test_what_may_change_or_stays_the_same_is_accepted(flags, trained):
+    extra = [] if "n_epochs" in flags[0] else ["--n_epochs", "7"]
+    start = ["--dataroot", trained, "--name", "n", "--continue_train"]
+    opt = parse(*start, *extra, *flags)
+    assert opt.continue_train and opt.epoch_count == 3
+
+
+def test_going_on_from_an_earlier_epoch(trained, here):
+    """Epochs 2 and 3 once more: what comes out is what came out."""
+    train.main(command(trained, *EPOCHS, "--save_epoch_freq", "1", name="whole"))
+    train.main(command(trained, *EPOCHS, "--save_epoch_freq", "1", name="again"))
+    train.main(command(trained, "--continue_train", "--epoch", "1", name="again"))
+    assert_same_run("checkpoints/whole", "checkpoints/again")
+
+
+def test_weights_of_the_original_say_what_starts_afresh(trained, here, capsys):
+    for state in Path("checkpoints/n").glob("*_train_state.pth"):
+        state.unlink()
+    before = torch.load("checkpoints/n/latest_net_G.pth", weights_only=True)
+    capsys.readouterr()
+    argv = command(trained, *EPOCHS, "--continue_train", "--epoch_count", "3", "--lr", "0")
+    train.main(argv)
+    said = capsys.readouterr().out
+    assert "loaded checkpoints/n/latest_net_G.pth" in said
+    (line,) = [line for line in said.splitlines() if "afresh" in line]
+    for part in ("optimizers", "image pools", "random numbers", "epoch 3 (--epoch_count)"):
+        assert part in line
+    after = torch.load("checkpoints/n/latest_net_G.pth", weights_only=True)
+    assert difference(dict(before), dict(after)) is None  # with a rate of 0
+
+
+def change_state(**changes):
+    path = Path("checkpoints/n/latest_train_state.pth")
+    state = torch.load(path, weights_only=True)
+    path.unlink()  # it may be another name of an epoch's
+    torch.save(state | changes, path)
+
+
+def test_a_newer_format_is_refused(trained, capsys):
+    change_state(format=checkpoint.FORMAT + 1)
+    message = refusal(capsys, *command(trained, *EPOCHS, "--continue_train"))
+    assert "latest_train_state.pth is from a newer version" in message
+
+
+def test_another_torch_is_one_line(trained, here, capsys):
+    change_state(torch="1.99")
+    train.main(command(trained, "--continue_train", "--n_epochs", "2"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "1.99" in line]
+    assert len(lines) == 1 and str(torch.__version__) in lines[0] and "bit for bit" in lines[0]
+
+
+def test_options_in_the_state_that_this_program_does_not_have_are_left_out(trained):
+    path = "checkpoints/n/latest_train_state.pth"
+    saved = torch.load(path, weights_only=True)["options"]
+    change_state(options=saved | {"of_the_future": 3, "ngf": "many", "lr": 0.01})
+    opt = parse("--dataroot", trained, "--name", "n", "--continue_train", "--n_epochs", "5")
+    assert not hasattr(opt, "of_the_future") and opt.ngf == 64 and opt.lr == 0.01
+
+
+def test_the_place_in_the_run_is_said_in_one_line(trained, here, capsys):
+    train.main(command(trained, "--continue_train", "--n_epochs", "2"))
+    said = capsys.readouterr().out
+    assert len(re.findall("going on from checkpoints/n/latest_train_state.pth: epoch 3", said)) == 1
+
+
+class OneLayer:
+    """As little of a model as there can be: a network and its optimizer."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, kind, seed):
+        torch.manual_seed(seed)
+        self.netG = torch.nn.Linear(3, 2)
+        self.optimizers = [kind(self.netG.parameters(), lr=0.01)]
+
+    def step(self):
+        def closure():
+            self.optimizers[0].zero_grad()
+            loss = self.netG(torch.arange(3.0)).square().sum()
+            loss.backward()
+            return loss
+
+        self.optimizers[0].step(closure)
+
+
+KINDS = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop"]
+KINDS += ["ASGD", "Rprop", "LBFGS", "Adafactor"]
+
+
+@pytest.mark.parametrize(
+    "kind", [getattr(torch.optim, k) for k in KINDS if hasattr(torch.optim, k)]
+)
+def test_every_optimizer_of_torch_goes_on(kind, tmp_path):
+    """Three steps, then two; or three, saved, loaded into another model, then two."""
+    model, other = OneLayer(kind, 0), OneLayer(kind, 1)
+    numbers = train_state.Numbers(model)
+    for _ in range(3):
+        model.step()
+    torch.save(train_state.collect(model, numbers, model.device), tmp_path / "state.pth")
+    train_state.restore(other, checkpoint.load(tmp_path / "state.pth"))
+    for _ in range(2):
+        model.step()
+        other.step()
+    assert torch.equal(model.netG.weight, other.netG.weight)

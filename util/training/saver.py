@@ -1,0 +1,143 @@
+"""Saving during a run, and going on from what was saved."""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from options.resume import run_options
+from util import checkpoint, distributed, restarts
+from util.checkpoint import train_state
+from util.errors import UserError
+from util.run_record import save_options
+
+Counters = dict[str, int | bool]
+
+
+class Saver:
+    """Writes checkpoints of a model, and takes it to where the last one was made.
+
+    Args:
+        opt: reads name, checkpoints_dir, device, verbose, keep_last and what says where to go on.
+        model: after its setup, before any training.
+    """
+
+    def __init__(self, opt: argparse.Namespace, model: Any):
+        """Tell constants of the model from what training will change."""
+        self.opt, self.model = opt, model
+        self.folder = checkpoint.folder(opt)
+        self.numbers = train_state.Numbers(model)
+        checkpoint.remove_unfinished(self.folder)
+
+    def resume(self) -> Counters | None:
+        """Put the model, the pools and the random numbers back to a saved state, if one is to be.
+
+        Returns:
+            The counters that were saved with it; None at the start of a run.
+        """
+        if self.opt.resume_tag is None:
+            if self.opt.continue_train:
+                distributed.print0(
+                    f"{self.folder} has no training state, as in checkpoints of the original: the "
+                    "weights were loaded; the optimizers' moments, image pools and random numbers "
+                    f"start afresh, in epoch {self.opt.epoch_count} (--epoch_count)"
+                )
+            elif checkpoint.state_path(self.folder, "latest").exists():
+                distributed.print0(
+                    f"{self.folder} holds an earlier run, which --continue_train would go on with; "
+                    "this one takes its place, and keeps its last checkpoint as 'previous'"
+                )
+            return None
+        state = self._read() if distributed.is_main() else None
+        counters = distributed.broadcast(state and (state["progress"], len(state["ranks"])))
+        with self._path_named():
+            train_state.restore(self.model, state)
+        self._say_where(*counters)
+        return counters[0]
+
+    @contextmanager
+    def _path_named(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            path = checkpoint.state_path(self.folder, self.opt.resume_tag)
+            raise UserError(f"{path}: {error}") from None
+
+    def _read(self) -> dict[str, Any]:
+        state = checkpoint.load_train_state(self.folder, self.opt.resume_tag)
+        saved_by = state.get("torch")
+        if saved_by != str(torch.__version__):
+            distributed.print0(
+                f"the state was saved with torch {saved_by}, and this is {torch.__version__}: the "
+                "run goes on, but not bit for bit as it would have there"
+            )
+        return state
+
+    def _say_where(self, counters: Counters, ranks: int) -> None:
+        path = checkpoint.state_path(self.folder, self.opt.resume_tag)
+        distributed.print0(
+            f"going on from {path}: epoch {counters['epoch']}, image {counters['position']} of "
+            f"{counters['images']}, {counters['total_iters']} images in all"
+        )
+        batch, before = self.opt.global_batch_size, f"{ranks} rank" + "s" * (ranks > 1)
+        if ranks != distributed.world_size():
+            distributed.print0(
+                f"so far on {before}, now on {distributed.world_size()}, {batch} images in a batch "
+                "of all; the image pools are dealt anew"
+            )
+
+    def replace_earlier_run(self) -> None:
+        """A new run under the name of an earlier one: keep that one's last checkpoint."""
+        if not self.opt.continue_train:
+            checkpoint.set_aside(self.folder)
+
+    def save(self, tags: list[str], counters: Counters) -> None:
+        """Write the same checkpoint under each of the tags; call it on every rank.
+
+        Raises:
+            UserError: weights are not finite, or the files cannot be written; what was saved before
+                is still there.
+        """
+        start = time.perf_counter()
+        train_state.check_finite(self.model)
+        state = train_state.collect(self.model, self.numbers, self.opt.device)
+        if state:  # first: it needs no other file, and is the one for which a disk is too small
+            more = {"progress": counters, "options": run_options(self.opt), "job": restarts.job()}
+            checkpoint.save_train_state(self.folder, tags[0], state | more)
+        self.model.save_networks(tags[0])
+        for tag in tags[1:]:
+            checkpoint.copy_checkpoint(self.folder, tags[0], tag)
+        save_options(self.opt, self.folder)  # with the weights they belong to, not before
+        distributed.note_saved()
+        if self.opt.keep_last:
+            checkpoint.prune(self.folder, tags[0], self.opt.keep_last)
+        if self.opt.verbose and distributed.is_main():
+            self._say_how_large(tags, time.perf_counter() - start)
+
+    def _say_how_large(self, tags: list[str], seconds: float) -> None:
+        size = checkpoint.size(self.folder, tags[0]) / 1e6
+        distributed.print0(f"saved {' and '.join(tags)}: {size:.1f} MB in {seconds:.2f} s")
+
+    def command_to_continue(self) -> str:
+        """What to type to go on with the run."""
+        ranks = distributed.local_world_size()
+        nodes = f" --nnodes={distributed.world_size() // ranks}" * (
+            distributed.world_size() > ranks
+        )
+        start = (
+            "python"
+            if distributed.world_size() == 1
+            else f"torchrun{nodes} --nproc_per_node={ranks}"
+        )
+        command = [sys.argv[0] or "train.py", "--name", self.opt.name]
+        if self.opt.device.type == "cpu" and torch.cuda.is_available():
+            command += ["--gpu_ids", "-1"]
+        if Path(self.opt.checkpoints_dir) != Path("checkpoints"):
+            command += ["--checkpoints_dir", self.opt.checkpoints_dir]
+        return f"{start} {shlex.join([*command, '--continue_train'])}"
