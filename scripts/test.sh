@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
-# The checks of this project: an environment, ruff, pytest. Arguments go to pytest.
+# The checks of this project: an environment, ruff, mypy and the unit tests. The first argument may
+# be --all (every tier) or --rest (only the tiers besides unit); the others go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh requirements.txt requirements-dev.txt
 
-ruff check .
-ruff format --check .
-python -m pytest -q -n 2 --dist loadfile "$@"
+tiers=(tests/unit)
+case "${1:-}" in
+    --all) tiers=(tests); shift ;;
+    --rest) tiers=(tests/ranks tests/browser tests/stress); shift ;;
+esac
+if [ "${tiers[0]}" != tests/ranks ]; then
+    ruff check .
+    ruff format --check .
+    mypy
+fi
+python -m pytest -q -n 2 --dist loadfile "${tiers[@]}" "$@"

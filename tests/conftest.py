@@ -4,10 +4,13 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks are slower on several threads
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+TESTS = Path(__file__).parent
 TINY = ["--gpu_ids", "-1", "--load_size", "32", "--crop_size", "32", "--ngf", "4", "--ndf", "4"]
 TINY += ["--netG", "resnet_6blocks", "--num_threads", "0", "--print_freq", "1"]
 TWO_EPOCHS = ["--n_epochs", "1", "--n_epochs_decay", "1"]
@@ -24,6 +27,12 @@ def write_pictures(folder, count, width=32, height=32):
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         picture(i + sum(folder.name.encode()) % 97, width, height).save(folder / f"{i + 1}.png")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test with its tier: the folder of tests/ that it is in."""
+    for item in items:
+        item.add_marker(item.path.relative_to(TESTS).parts[0])
 
 
 @pytest.fixture
