@@ -11,7 +11,6 @@ from files to pages, see benchmarks/infer.py.
 
 import argparse
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -57,16 +56,13 @@ def measure(case: str, args: argparse.Namespace) -> harness.Table:
     name, flags = CASES[case]
     flags = [*flags, "--gpu_ids", "-1" if args.device == "cpu" else "0"]
     argv = ["--dataroot", "none", "--model", name, *flags, *args.train_options.split()]
-    checkouts = {"before": args.before.resolve(), "after": harness.ROOT}
-    with tempfile.TemporaryDirectory() as folder:
-        run = partial(TrainingStep, argv=argv, count=20 if args.device == "cuda" else 1)
-        if name in NETWORKS:
-            images, data = args.images or NETWORKS[name].images, Path(folder)
-            harness.write_images(data / "test", images, NETWORKS[name].width, 256)
-            run = partial(TestingRun, name=name, flags=flags, data=data)
-        builds = {side: partial(run, checkout) for side, checkout in checkouts.items()}
-        with harness.workers(builds, args.threads) as workers:
-            return harness.compare(workers, args.rounds, args.limit, warm_ups=2)
+    run = partial(TrainingStep, argv=argv, count=20 if args.device == "cuda" else 1)
+    if name in NETWORKS:
+        images = args.images or NETWORKS[name].images
+        run = partial(TestingRun, name=name, flags=flags, images=images)
+    builds = {"before": partial(run, args.before.resolve()), "after": partial(run, harness.ROOT)}
+    with harness.workers(builds, args.threads) as workers:
+        return harness.compare(workers, args.rounds, args.limit, warm_ups=2)
 
 
 if __name__ == "__main__":

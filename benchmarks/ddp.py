@@ -2,18 +2,13 @@
 
     python benchmarks/ddp.py                                     # this CPU, one thread per rank
     python benchmarks/ddp.py --model cycle_gan --norm instance --crop_size 128
-    python benchmarks/ddp.py --device cuda                       # one GPU, see below
+    python benchmarks/ddp.py --device cuda
 
-Further options are those of train.py. Every rank has the same batch whatever their number, so
-without any cost n ranks would make n times the images/s of one. Loading, logging and saving are
-left out.
+Further options are those of train.py. Every rank has the same batch whatever their number.
 
 Communication is what a step costs beyond the same step on the same ranks without a message: under
-DDP's `no_sync`, with SyncBatchNorm computing but not exchanging its sums. Steps of the two
-alternate. Waiting for a slower rank is in it.
-
-With --device cuda: plain python against torchrun --nproc_per_node=1, and two ranks that share the
-GPU over gloo.
+DDP's `no_sync`, with SyncBatchNorm computing but not exchanging its sums. Waiting for a slower rank
+is in it. --device cuda compares plain python, torchrun with one rank, and two ranks on one GPU.
 """
 
 import argparse
@@ -111,8 +106,7 @@ def main() -> None:
     plain = [sys.executable]
     jobs = {str(n): plain if n == 1 else [*TORCHRUN, str(n)] for n in args.ranks}
     if args.device == "cuda":
-        jobs = {"plain python": plain, "torchrun, 1 rank": [*TORCHRUN, "1"]}
-        jobs["2 ranks on one GPU"] = [*TORCHRUN, "2"]
+        jobs = {"python": plain, "torchrun, 1": [*TORCHRUN, "1"], "torchrun, 2": [*TORCHRUN, "2"]}
     shares: dict[str, list[float]] = {name: [] for name in jobs}
     variants = {name: partial(run, job, shares[name]) for name, job in jobs.items()}
     table = harness.compare(variants, args.rounds, args.limit, warm_ups=0)

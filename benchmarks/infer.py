@@ -13,9 +13,7 @@ pix2pix with batch norm and dropout as in training, which saves 3. The weights a
 computed does not depend on them, how well an image compresses does a little.
 """
 
-import tempfile
 from functools import partial
-from pathlib import Path
 
 import harness
 import numpy as np
@@ -36,11 +34,6 @@ WAYS = {
 class PlainLoop(TestingRun):
     """The textbook's way from the same files and weights to saved images."""
 
-    def __init__(self, name: str, device: str, data: Path) -> None:
-        """As for test.py."""
-        super().__init__(harness.ROOT, name, [], data)
-        self.network, self.device, self.files = NETWORKS[name], device, sorted(data.glob("test/*"))
-
     def __call__(self) -> float:
         """Seconds of a run."""
         return harness.timed(self.run)
@@ -50,20 +43,22 @@ class PlainLoop(TestingRun):
         """Build, load, then read, translate and save, image by image."""
         from benchmarks.plain_step import with_torch_s_convolutions
         from models.networks import define_G
+        from options.test_options import TestOptions
 
-        net = define_G(3, 3, 64, self.network.netG, self.network.norm, use_dropout=True)
-        weights = torch.load(f"{self.folder.name}/n/latest_net_G.pth", weights_only=True)
+        opt = TestOptions().parse(self.argv)
+        net = define_G(3, 3, opt.ngf, opt.netG, opt.norm, not opt.no_dropout)
+        weights = torch.load(self.root / "n/latest_net_G.pth", weights_only=True)
         net.load_state_dict(weights)
-        with_torch_s_convolutions(net).to(self.device)
-        for path in self.files:
+        with_torch_s_convolutions(net).to(opt.device)
+        for path in self.root.glob("test/*"):
             whole = Image.open(path).convert("RGB")
             images = {x: whole.crop((x, 0, x + 256, 256)) for x in range(0, whole.width, 256)}
             pixels = np.asarray(images[0], dtype=np.float32) / 127.5 - 1
-            fake = net(torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device))
+            fake = net(torch.from_numpy(pixels).permute(2, 0, 1)[None].to(opt.device))
             pixels = (fake[0].cpu().permute(1, 2, 0).numpy() + 1) * 127.5
             images[-1] = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             for x, image in images.items():
-                image.save(f"{self.folder.name}/{path.stem}_{x}.png")
+                image.save(self.root / f"{path.stem}_{x}.png")
 
 
 def main() -> None:
@@ -75,14 +70,11 @@ def main() -> None:
     place = ["--gpu_ids", "-1" if args.device == "cpu" else "0"]
     for name in args.only:
         images = args.images or NETWORKS[name].images * (8 if args.device == "cuda" else 1)
-        with tempfile.TemporaryDirectory() as folder:
-            data = Path(folder)
-            harness.write_images(data / "test", images, NETWORKS[name].width, 256)
-            builds = {"plain loop": partial(PlainLoop, name, args.device, data)}
-            for way, flags in WAYS.items():
-                builds[way] = partial(TestingRun, harness.ROOT, name, place + flags, data)
-            with harness.workers(builds, args.threads) as workers:
-                table = harness.compare(workers, args.rounds, args.limit)
+        builds = {"plain loop": partial(PlainLoop, harness.ROOT, name, place, images)}
+        for way, flags in WAYS.items():
+            builds[way] = partial(TestingRun, harness.ROOT, name, place + flags, images)
+        with harness.workers(builds, args.threads) as workers:
+            table = harness.compare(workers, args.rounds, args.limit)
         print(table.markdown(f"{name}, {images} images", images), flush=True)
 
 

@@ -3,9 +3,8 @@
     python benchmarks/loader.py
     python benchmarks/loader.py --size 512 --batch_size 16 --preprocess scale_width_and_crop
 
-Further options are those of train.py. The files are JPEGs made for the purpose, read from the
-page cache: an image is decoded, resized, cropped, flipped and made a tensor (one is A or one is
-B). No training runs beside it. A round is whole epochs, enough of them to take --seconds.
+Further options are those of train.py. The files are JPEGs made for the purpose, read from the page
+cache. No training runs beside it. A round is whole epochs, enough of them to take --seconds.
 """
 
 import os

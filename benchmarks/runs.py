@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from harness import timed
+from harness import timed, write_images
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -89,20 +89,21 @@ NETWORKS = {
 class TestingRun:
     """A whole run of test.py but for starting Python: build, load weights, images to page."""
 
-    def __init__(self, checkout: Path, name: str, flags: list[str], data: Path) -> None:
-        """Save random weights of a network in `NETWORKS`; images are in `data`/test."""
+    def __init__(self, checkout: Path, name: str, flags: list[str], images: int) -> None:
+        """Write images, and random weights of a network in `NETWORKS`."""
         sys.path.insert(0, str(checkout))
         from models.networks import define_G
 
         netG, norm, options, _, width = NETWORKS[name]
         self.folder = tempfile.TemporaryDirectory()
-        weights = Path(self.folder.name) / "n" / "latest_net_G.pth"
-        weights.parent.mkdir()
+        root = self.root = Path(self.folder.name)
+        write_images(root / "test", images, width, 256)
         torch.manual_seed(0)
-        torch.save(define_G(3, 3, 64, netG, norm).state_dict(), weights)
-        self.argv = ["--dataroot", str(data if width == 512 else data / "test"), "--name", "n"]
+        (root / "n").mkdir()
+        torch.save(define_G(3, 3, 64, netG, norm).state_dict(), root / "n/latest_net_G.pth")
+        self.argv = ["--dataroot", str(root if width == 512 else root / "test"), "--name", "n"]
         self.argv += [*options, *flags, "--netG", netG, "--norm", norm]
-        self.argv += ["--checkpoints_dir", self.folder.name, "--results_dir", self.folder.name]
+        self.argv += ["--checkpoints_dir", str(root), "--results_dir", str(root / "results")]
 
     def __call__(self) -> float:
         """Seconds of a run."""
