@@ -1,52 +1,41 @@
 """The textbook's step of pix2pix and CycleGAN: what ours is measured and checked against.
 
-float32, contiguous, torch's own layers, one call of a network for each of its uses, default Adam.
+Contiguous, torch's own layers, one call of a network for each of its uses, default Adam.
 """
 
+import copy
 from functools import partial
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks import DISCRIMINATORS, GENERATORS
+from models.networks import norms
 from models.networks.cpu_layers.small_maps import DoublingConv, HalvingConv
 from models.networks.cpu_layers.winograd import Conv3x3
 
 PLAIN_NORMS = {
     "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
     "batch": nn.BatchNorm2d,
-    "none": nn.Identity,
 }
-
-
-TORCH_S = {Conv3x3: nn.Conv2d, HalvingConv: nn.Conv2d, DoublingConv: nn.ConvTranspose2d}
+FASTER = (Conv3x3, HalvingConv, DoublingConv, norms.InstanceNorm2d, norms.BatchNorm2d)
 
 
 def with_torch_s_convolutions(net: nn.Module) -> nn.Module:
-    """`net` itself, its faster convolutions turned into those of torch that they stand for."""
+    """`net` itself, its faster layers turned into those of torch that they derive from."""
     for layer in net.modules():
-        layer.__class__ = TORCH_S.get(type(layer), type(layer))
+        if isinstance(layer, FASTER):
+            layer.__class__ = type(layer).__bases__[0]
+        if hasattr(layer, "computes_in_channels_last"):
+            layer.computes_in_channels_last = False
     return net
 
 
 def plain_networks(model: nn.Module) -> dict[str, nn.Module]:
-    """The networks of a model of ours with the same weights, made of torch's own layers."""
-    opt, nets = model.opt, {}
-    norm = PLAIN_NORMS[opt.norm]
-    sides = {"A": opt.output_nc, "B": opt.input_nc, "": opt.input_nc + opt.output_nc}
-    for name, ours in model.named_networks().items():
-        if name.startswith("G"):
-            channels = (opt.input_nc, opt.output_nc)
-            channels = channels[::-1] if name == "G_B" else channels
-            build = partial(GENERATORS[opt.netG].build, *channels, ngf=opt.ngf)
-            net = build(norm_layer=norm, use_dropout=not opt.no_dropout)
-        else:
-            build = DISCRIMINATORS[opt.netD].build
-            net = build(sides[name[2:]], opt.ndf, opt.n_layers_D, norm)
-        net.load_state_dict(ours.state_dict())
-        nets[name] = with_torch_s_convolutions(net).to(model.device, next(ours.parameters()).dtype)
+    """Copies of the networks of a model of ours, of torch's own layers, contiguous."""
+    nets = {name: copy.deepcopy(net) for name, net in model.named_networks().items()}
+    for net in nets.values():
+        with_torch_s_convolutions(net).to(memory_format=torch.contiguous_format)
     return nets
 
 
@@ -55,17 +44,15 @@ class PlainStep:
 
     def __init__(self, nets: dict[str, nn.Module], gan_mode: str, lr: float = 2e-4):
         """Keep the networks by name; two optimizers, as in the papers."""
-        self.nets, self.gan_mode = nets, gan_mode
-        groups = {"G": [], "D": []}
+        losses = {"lsgan": F.mse_loss, "vanilla": F.binary_cross_entropy_with_logits}
+        self.nets, self.loss, groups = nets, losses[gan_mode], {"G": [], "D": []}
         for name, net in nets.items():
             groups[name[0]] += net.parameters()
         self.G, self.D = (torch.optim.Adam(groups[k], lr, betas=(0.5, 0.999)) for k in "GD")
 
     def gan(self, logits: Tensor, real: bool) -> Tensor:
-        """The adversarial loss, "lsgan" or "vanilla"."""
-        labels = torch.full_like(logits, float(real))
-        losses = {"lsgan": F.mse_loss, "vanilla": F.binary_cross_entropy_with_logits}
-        return losses[self.gan_mode](logits, labels)
+        """The adversarial loss."""
+        return self.loss(logits, torch.full_like(logits, float(real)))
 
     def learn(self, learning: bool) -> None:
         """Whether the discriminators get gradients."""
@@ -124,9 +111,3 @@ class PlainCycleGAN(PlainStep):
 
 
 PLAIN = {"pix2pix": PlainPix2Pix, "cycle_gan": PlainCycleGAN}
-
-
-def all_gradients(nets: dict[str, nn.Module]) -> Tensor:
-    """The gradients of all networks as one vector of float64, without those that a norm cancels."""
-    parameters = chain.from_iterable(net.parameters() for net in nets.values())
-    return torch.cat([p.grad.double().flatten() for p in parameters if p.grad is not None])
