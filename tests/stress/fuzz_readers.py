@@ -150,7 +150,7 @@ def run_options() -> dict[str, Any]:
 def training_states() -> list[bytes]:
     random.seed(0)
     model = TinyModel()
-    numbers = train_state.Numbers(model)
+    numbers = train_state.numbers(model)
     model.step()
     model.pool.query(torch.zeros(1, 1, 2, 2))
     state = train_state.collect(model, numbers, model.device)

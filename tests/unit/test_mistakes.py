@@ -457,14 +457,6 @@ def state_of_other_networks(tmp):
     return with_state(tmp, lambda state: state | {"objects": {"netX": {}}})
 
 
-def damaged_moments(tmp):
-    def change(state):
-        state["objects"]["optimizers.0"]["state"][0]["exp_avg"] = torch.zeros(2, 2)
-        return state
-
-    return with_state(tmp, change)
-
-
 def log_that_is_a_folder(tmp):
     program, argv = continuing(tmp, "--n_epochs", "2")
     Path("checkpoints/n/loss_log.txt").unlink()
@@ -610,7 +602,6 @@ MISTAKES = [
     (foreign_state, "latest_train_state.pth", "remove it"),
     (newer_state, "latest_train_state.pth", "train on with that one"),
     (state_of_other_networks, "latest_train_state.pth: ", "remove the training state"),
-    (damaged_moments, "latest_train_state.pth: ", "remove the training state"),
     (log_that_is_a_folder, "loss_log.txt", "Is a directory"),
     (page_that_is_a_file, "web", "--no_html"),
     (damaged_options, "train_opt.json", "remove it"),
