@@ -84,7 +84,7 @@ def test_wrapped_networks_are_rank_0s_and_their_gradients_are_means(four):
                 assert torch.allclose(found[key], expected[key], rtol=1e-12, atol=1e-12), key
 
 
-def layouts():
+def odd_contents():
     """What a network may hold: no trainable weights, integers, channels last, half precision."""
     torch.manual_seed(dist.get_rank())
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
@@ -100,7 +100,7 @@ def layouts():
 
 
 def test_networks_without_trainable_parameters_get_rank_0s_values_too(four):
-    states = four(layouts)
+    states = four(odd_contents)
     assert states[0]["1.num_batches_tracked"] == 7 and states[0]["flag"]
     assert all(torch.equal(state[key], states[0][key]) for state in states for key in state)
 
@@ -526,8 +526,8 @@ def test_a_rank_that_lost_the_others_says_so_without_a_traceback(how, tmp_path):
 @pytest.mark.parametrize(
     ("error", "rank", "leaves_with", "says"),
     [
-        (UserError("no picture"), 0, 2, "error: no picture\n"),
-        (UserError("no picture"), 1, 2, ""),  # rank 0 is taken to have said it
+        (UserError("no image"), 0, 2, "error: no image\n"),
+        (UserError("no image"), 1, 2, ""),  # rank 0 is taken to have said it
         (ValueError("a bug"), 0, ValueError, ""),  # python prints the traceback
         (ValueError("a bug"), 1, 1, ""),
         (FileNotFoundError(2, "No such file", "/data/igloo/x.txt"), 0, FileNotFoundError, ""),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, TWO_EPOCHS, picture, write_pictures
+from jobs import WITHOUT_CAPABILITIES
 from PIL import Image
 
 import test
@@ -629,9 +630,6 @@ def test_one_message_names_the_thing_and_the_remedy(mistake, thing, remedy, tmp_
     assert error.count("error:") == 1 and "Traceback" not in error
     assert thing in error and remedy in error
     assert len(error) < 600
-
-
-WITHOUT_CAPABILITIES = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] * (os.geteuid() == 0)
 
 
 @pytest.mark.skipif(

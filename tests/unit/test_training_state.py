@@ -367,7 +367,7 @@ def test_an_object_has_one_name_whatever_the_number_of_ranks():
 
 
 def rank(images, place, **numbers):
-    """The state of a rank whose pool has pictures of these values."""
+    """The state of a rank whose pool has images of these values."""
     pool = {"images": [torch.full((3, 2, 2), float(image)) for image in images]}
     return {"objects": {"pool": pool}, "numbers": numbers, "random": {"of rank": place}}
 
@@ -388,7 +388,7 @@ DEALT = {
 
 
 @pytest.mark.parametrize("case", DEALT)
-def test_every_picture_of_the_pools_is_dealt_once(case):
+def test_every_image_of_the_pools_is_dealt_once(case):
     before, after = DEALT[case]
     states = train_state.deal([rank(p, i) for i, p in enumerate(before)], len(after))
     assert pools(states) == after
