@@ -202,10 +202,10 @@ def parse_test_options(folder: Path) -> None:
 
 
 @cache
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     made = []
     small = picture(3, 19, 13)
-    for kind, how in PICTURES:
+    for kind, how in FORMATS:
         file = io.BytesIO()
         mode = how.pop("mode", None) if (how := dict(how)) else None
         (small.convert(mode) if mode else small).save(file, format=kind, **how)
@@ -214,7 +214,7 @@ def pictures() -> list[bytes]:
 
 
 EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
-PICTURES = (
+FORMATS = (
     ("PNG", {}), ("PNG", {"mode": "P"}), ("PNG", {"mode": "I;16"}), ("PNG", {"mode": "1"}),
     ("PNG", {"mode": "LA", "exif": EXIF[6:]}), ("JPEG", {}), ("JPEG", {"exif": EXIF}),
     ("JPEG", {"mode": "CMYK", "progressive": True}), ("GIF", {}), ("BMP", {}),
@@ -328,7 +328,7 @@ READERS = {
     "test.py options": Reader(
         "n/train_opt.json", options_files, inputs.options, parse_test_options, 0.01
     ),
-    "image": Reader("a.png", pictures, inputs.image, read_image, 0.2),
+    "image": Reader("a.png", images, inputs.image, read_image, 0.2),
     "losses.csv": table("losses.csv", 0, inputs.table, go_on_logging),
     "loss_log.txt": table("loss_log.txt", 1, inputs.table, go_on_logging),
     "web/data.js": table("web/data.js", 2, inputs.page_data, go_on_with_page),
