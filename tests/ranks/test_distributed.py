@@ -236,7 +236,7 @@ def test_numbers_drawn_for_the_batch_are_those_of_one_process(four):
         assert torch.equal(torch.cat([part[2 * step :][:2] for part in parts]), whole[step])
 
 
-def test_rank_0_goes_on_with_the_numbers_of_one_process():
+def test_rank_0_continues_with_the_numbers_of_one_process():
     rng.seed_everything(5)
     torch.rand(7)
     before = torch.get_rng_state()
@@ -439,7 +439,7 @@ def test_ranks_that_share_a_gpu_are_warned_of_it(job, gpus, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_typed_list_shorter_than_the_ranks_is_refused(job, gpus):
+def test_a_given_list_shorter_than_the_ranks_is_refused(job, gpus):
     gpus(4)
     job(4)
     for given in ("0", "1,2", "0,0,1,1"):
@@ -550,8 +550,8 @@ def test_errors_leave_a_job(error, rank, leaves_with, says, job, monkeypatch, ca
 
 
 def test_the_stand_in_takes_any_call():
-    nobody = distributed.NoOp()
-    assert nobody.anything(1, two=3) is None and not nobody
+    no_op = distributed.NoOp()
+    assert no_op.anything(1, two=3) is None and not no_op
 
 
 def test_programs_for_one_process_refuse_several(job):

@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fuzz_readers import READERS, check  # noqa: E402
+from fuzz_readers import READERS, Reader, check  # noqa: E402
 
 CHUNK = 2500  # inputs of one process
 
@@ -89,7 +89,7 @@ def run_part(args: argparse.Namespace, name: str, numbers: range) -> None:
         print("end", peak() - rss, file=report)
 
 
-def outcome(reader, data: bytes, box: Path) -> str:
+def outcome(reader: Reader, data: bytes, box: Path) -> str:
     """Read one input: "accepted", "refused", or "crash" and where."""
     (box / "folder").mkdir(parents=True)
     try:
@@ -120,7 +120,7 @@ def peak() -> int:
 
 
 def supervise(args: argparse.Namespace, name: str, first: int, last: int) -> tuple[str, Counter]:
-    """Run a part; where its process ends early, note a crash and go on behind it."""
+    """Run a part; where its process ends early, note a crash and continue behind it."""
     counts = Counter()
     while first < last:
         done, output = start(args, name, first, last)

@@ -35,7 +35,7 @@ from util.reports.loss_log import LossLog
 from util.reports.pages import TrainingPage
 from util.run_record import read_options, save_options
 
-SEEN = 300  # images, in the runs that go on
+SEEN = 300  # images, in the runs that resume
 
 
 class Reader(NamedTuple):
@@ -249,7 +249,7 @@ def logs() -> list[bytes]:
     return [(folder / name).read_bytes() for name in names]
 
 
-def go_on_logging(folder: Path) -> None:
+def resume_logging(folder: Path) -> None:
     (folder / "loss_log.txt").touch()
     (folder / "losses.csv").touch()
     log = LossLog(folder, (3, 100, SEEN))
@@ -262,7 +262,7 @@ def go_on_logging(folder: Path) -> None:
     assert last == b"(epoch: 4, iters: 100, time: 0.100, data: 0.200) G: 1.000"
 
 
-def go_on_with_page(folder: Path) -> None:
+def resume_page(folder: Path) -> None:
     TrainingPage(folder / "web", "t", resume_at=SEEN).add_losses(4, SEEN + 100, {"G": 1.0})
     lines = (folder / "web/data.js").read_bytes().split(b"\n")
     assert lines.pop() == b""
@@ -309,7 +309,7 @@ def unpack_inside(suffix: str, folder: Path) -> None:
 
 
 def table(file: str, place: int, make: Callable, read: Callable) -> Reader:
-    """A reader of a file that a run which goes on mends."""
+    """A reader of a file that a resumed run mends."""
     return Reader(file, lambda: logs()[place : place + 1], make, read, 0.05, True)
 
 
@@ -329,9 +329,9 @@ READERS = {
         "n/train_opt.json", options_files, inputs.options, parse_test_options, 0.01
     ),
     "image": Reader("a.png", images, inputs.image, read_image, 0.2),
-    "losses.csv": table("losses.csv", 0, inputs.table, go_on_logging),
-    "loss_log.txt": table("loss_log.txt", 1, inputs.table, go_on_logging),
-    "web/data.js": table("web/data.js", 2, inputs.page_data, go_on_with_page),
+    "losses.csv": table("losses.csv", 0, inputs.table, resume_logging),
+    "loss_log.txt": table("loss_log.txt", 1, inputs.table, resume_logging),
+    "web/data.js": table("web/data.js", 2, inputs.page_data, resume_page),
     "zip": archive(".zip", zips, inputs.zip_archive, 0.05),
     "tar.gz": archive(".tar.gz", tars, inputs.tar_archive, 0.06),
 }

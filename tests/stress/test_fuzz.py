@@ -281,7 +281,7 @@ TABLES = {
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_damaged_table_keeps_its_whole_rows(kind, here):
     Path("losses.csv").write_bytes(TABLES[kind])
-    fuzz_readers.go_on_logging(here)
+    fuzz_readers.resume_logging(here)
     kept = [row.split(",")[2] for row in Path("losses.csv").read_text().splitlines()[1:]]
     assert kept == (["100", "400"] if kind in ("a row cut off", "zeros") else ["400"])
 

@@ -1,4 +1,4 @@
-"""What a run goes on from: all that a model keeps, in plain data, for any number of ranks."""
+"""What a run resumes from: all that a model keeps, in plain data, for any number of ranks."""
 
 import enum
 import re
@@ -131,7 +131,7 @@ def die_after(steps, argv, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [1, 4, 5])
-def test_a_plug_in_goes_on_with_all_that_it_keeps(step, habits, data, here, monkeypatch):
+def test_a_plug_in_resumes_with_all_that_it_keeps(step, habits, data, here, monkeypatch):
     more = [*EPOCHS, "--save_latest_freq", "1", "--save_epoch_freq", "1"]
     train.main(command(data, *more, name="whole", model="habits"))
     argv = command(data, *more, name="broken", model="habits")
@@ -488,7 +488,7 @@ def test_a_rate_that_a_model_has_set_itself_stays(tmp_path):
     assert fresh.optimizers[0].param_groups[0]["lr"] == 0.0123
 
 
-# ---- the command line of a run that goes on ------------------------------------------------------
+# ---- the command line of a resumed run ------------------------------------------------------
 
 
 @pytest.fixture
@@ -543,7 +543,7 @@ def test_what_may_change_or_stays_the_same_is_accepted(flags, trained):
     assert opt.continue_train and opt.epoch_count == 3
 
 
-def test_going_on_from_an_earlier_epoch(trained, here):
+def test_resuming_from_an_earlier_epoch(trained, here):
     """Epochs 2 and 3 once more: what comes out is what came out."""
     train.main(command(trained, *EPOCHS, "--save_epoch_freq", "1", name="whole"))
     train.main(command(trained, *EPOCHS, "--save_epoch_freq", "1", name="again"))
@@ -628,7 +628,7 @@ KINDS += ["ASGD", "Rprop", "LBFGS", "Adafactor"]
 @pytest.mark.parametrize(
     "kind", [getattr(torch.optim, k) for k in KINDS if hasattr(torch.optim, k)]
 )
-def test_every_optimizer_of_torch_goes_on(kind, tmp_path):
+def test_every_optimizer_of_torch_resumes(kind, tmp_path):
     """Three steps, then two; or three, saved, loaded into another model, then two."""
     model, other = OneLayer(kind, 0), OneLayer(kind, 1)
     numbers = train_state.numbers(model)
