@@ -1,4 +1,4 @@
-"""A buffer of generated pictures for the discriminator."""
+"""A buffer of generated images for the discriminator."""
 
 import random
 from typing import Any
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 class ImagePool:
-    """Shows the discriminator older pictures too (Shrivastava et al. 2017, arXiv 1612.07828).
+    """Shows the discriminator older images too (Shrivastava et al. 2017, arXiv 1612.07828).
 
     Attributes:
-        images: the pictures kept, each (C, H, W), without gradient; all the state there is.
+        images: the images kept, each (C, H, W), without gradient; all the state there is.
     """
 
     def __init__(self, pool_size: int):
         """Start with an empty buffer.
 
         Args:
-            pool_size: how many pictures are kept; 0 for no buffer.
+            pool_size: how many images are kept; 0 for no buffer.
         """
         self.pool_size = pool_size
         self.images: list[Tensor] = []
@@ -50,9 +50,9 @@ class ImagePool:
         return older.to(image.device)  # one that was loaded is still on the CPU
 
     def state_dict(self) -> dict[str, Any]:
-        """The pictures, for the training state."""
+        """The images, for the training state."""
         return {"images": list(self.images)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the pictures of `state_dict`, as many as there is room for."""
+        """Take the images of `state_dict`, as many as there is room for."""
         self.images = [image.clone() for image in state["images"][: self.pool_size]]

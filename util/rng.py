@@ -1,4 +1,4 @@
-"""Random numbers of the training: seeding them, and their states for a run that goes on."""
+"""Random numbers of the training: seeding them, and their states for a run that resumes."""
 
 import random
 from typing import Any
@@ -52,9 +52,9 @@ def get_state(device: torch.device) -> dict[str, Any]:
         device: where this rank trains.
     """
     name, keys, *rest = np.random.get_state()
-    states = {
+    states: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, np.int64)), *rest),
         "torch": torch.get_rng_state(),
         "shared": _shared.get_state(),
     }
@@ -64,7 +64,7 @@ def get_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_state(states: dict[str, Any]) -> None:
-    """Go on with the numbers that come after `get_state`; a GPU keeps its own of another kind."""
+    """Continue with the numbers after `get_state`; a GPU of another kind keeps its own."""
     set_shared_state(states)
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]

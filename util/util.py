@@ -12,13 +12,13 @@ from torch import nn
 
 from util.files import atomic_write, explain_write_errors
 
-# For the PNG writer, others pass it over. Pictures hardly repeat themselves, so that looking for
-# more than runs of equal bytes makes no smaller files (photographs: 1 % either way) in 3x the time.
+# For the PNG writer; others ignore it. Photographs hardly repeat, so looking for more than runs of
+# equal bytes makes no smaller files (1 % either way) in 3x the time.
 PNG = {"compress_type": zlib.Z_RLE}
 
 
 def tensor2im(input_image: Any, imtype: type = np.uint8) -> Any:
-    """Turn a tensor of images into a picture.
+    """Turn a tensor of images into an array that can be shown or saved.
 
     Args:
         input_image: (N, C, H, W), of which the first is taken, or (C, H, W), in [-1, 1]; values
@@ -36,7 +36,7 @@ def tensor2im(input_image: Any, imtype: type = np.uint8) -> Any:
     return _levels(image).cpu().numpy().astype(imtype)
 
 
-def to_pictures(images: torch.Tensor) -> torch.Tensor:
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
     """What `tensor2im` makes of each image of a batch, on their device: a quarter of the bytes.
 
     Args:
@@ -57,12 +57,12 @@ def _levels(images: torch.Tensor) -> torch.Tensor:
 
 
 def save_image(image_numpy: np.ndarray, image_path: str, aspect_ratio: float = 1.0) -> None:
-    """Write a picture; a reader never sees half a file.
+    """Write an image; a reader never sees half a file.
 
     Args:
         image_numpy: (H, W, 3) or (H, W), uint8.
         image_path: where to; its suffix decides the format.
-        aspect_ratio: width over height of a pixel: 2 makes the picture twice as wide, 0.5 twice
+        aspect_ratio: width over height of a pixel: 2 makes the image twice as wide, 0.5 twice
             as high.
 
     Raises:

@@ -58,7 +58,7 @@ def tracebacks(text):
 # ---- refusal ---------------------------------------------------------------------------------
 
 
-def test_batch_norm_that_was_typed_is_refused_once_and_at_once(here, tmp_path):
+def test_batch_norm_that_was_given_is_refused_once_and_at_once(here, tmp_path):
     """Before data or networks: the folder of the dataset does not even exist."""
     start = time.monotonic()
     done = torchrun(2, PROGRAM, *arguments(tmp_path / "nowhere", "--norm", "batch"))
@@ -101,7 +101,7 @@ def test_sets_smaller_than_the_number_of_ranks_and_of_different_sizes(here, tmp_
     assert counters() == [(1, 3, 3), (2, 3, 6)]
 
 
-def test_one_process_by_torchrun_is_one_process_and_2_ranks_go_on_from_it(here, tmp_path):
+def test_one_process_by_torchrun_is_one_process_and_2_ranks_resume_it(here, tmp_path):
     """7 images in batches of 2: the same weights; then 2 ranks, where it stopped."""
     data = sets(tmp_path / "data", 5, 7)
     first = ["--batch_size", "2", "--n_epochs", "1", "--n_epochs_decay", "0"]

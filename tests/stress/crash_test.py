@@ -10,7 +10,7 @@ one, inside a save, when a half-written file lies in the folder. In the end the 
 training state (optimizers, schedules, pools, random states, counters) and the logged losses must be
 byte for byte those of the run that nobody killed. Exit status 1 if not.
 
-The networks and pictures are tiny: it is about the moments, not the numbers.
+The networks and images are tiny: it is about the moments, not the numbers.
 """
 
 import argparse
@@ -92,8 +92,8 @@ def command(case: str, ranks: int, name: str) -> subprocess.Popen:
     """Start training, or continue it where a state was saved."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     start = [sys.executable, *(launch if ranks > 1 else []), str(ROOT / "train.py")]
-    goes_on = ["--continue_train"] * Path("checkpoints", name, "latest_train_state.pth").exists()
-    argv = ["--dataroot", "data", "--name", name, *CASES[case], *RUN, *goes_on]
+    resumed = ["--continue_train"] * Path("checkpoints", name, "latest_train_state.pth").exists()
+    argv = ["--dataroot", "data", "--name", name, *CASES[case], *RUN, *resumed]
     with open(f"{name}.txt", "a") as output:
         return subprocess.Popen([*start, *argv], stdout=output, stderr=subprocess.STDOUT)
 

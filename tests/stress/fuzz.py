@@ -23,6 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from fuzz_readers import READERS, Reader, check  # noqa: E402
+
 CHUNK = 2500  # inputs of one process
 
 
@@ -54,20 +58,11 @@ def main() -> None:
     sys.exit(1 if crashes else 0)
 
 
-def shares(readers: list[str] | None) -> dict[str, float]:
-    """Which part of the inputs each reader gets."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from fuzz_readers import READERS
-
-    if readers:
-        return {name: 1 / len(readers) for name in readers}
-    return {name: reader.share for name, reader in READERS.items()}
-
-
 def parts(args: argparse.Namespace) -> list[tuple[str, int, int]]:
     """(reader, first input, last input) for each process."""
+    equal = {name: 1 / len(args.readers) for name in args.readers or []}
     found = []
-    for name, share in shares(args.readers).items():
+    for name, share in (equal or {name: r.share for name, r in READERS.items()}).items():
         count = round(share * args.inputs)
         found += [(name, i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
     return found
@@ -78,30 +73,27 @@ def parts(args: argparse.Namespace) -> list[tuple[str, int, int]]:
 
 def run_part(args: argparse.Namespace, name: str, numbers: range) -> None:
     """Read the inputs, and write a line about each."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    import fuzz_readers
-
-    reader = fuzz_readers.READERS[name]
+    reader = READERS[name]
     with open(os.devnull, "w") as nowhere:
         report, sys.stdout, sys.stderr = sys.stdout, nowhere, nowhere
         seeds = reader.seeds()
-        fuzz_readers.check(reader, Path("warm"), seeds[0])
+        check(reader, Path("warm"), seeds[0])
         limit_memory(args.memory)
         rss = peak()
         for number in numbers:
             print("start", number, file=report, flush=True)
             signal.alarm(args.seconds)
             data = reader.make(random.Random(f"{args.seed} {name} {number}"), seeds)
-            print(outcome(fuzz_readers, reader, data, Path("box")), file=report)
+            print(outcome(reader, data, Path("box")), file=report)
             signal.alarm(0)
         print("end", peak() - rss, file=report)
 
 
-def outcome(fuzz_readers, reader, data: bytes, box: Path) -> str:
+def outcome(reader: Reader, data: bytes, box: Path) -> str:
     """Read one input: "accepted", "refused", or "crash" and where."""
     (box / "folder").mkdir(parents=True)
     try:
-        return "accepted" if fuzz_readers.check(reader, box / "folder", data) else "refused"
+        return "accepted" if check(reader, box / "folder", data) else "refused"
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         ours = [f for f in frames if f.filename.startswith(str(ROOT))]
@@ -128,7 +120,7 @@ def peak() -> int:
 
 
 def supervise(args: argparse.Namespace, name: str, first: int, last: int) -> tuple[str, Counter]:
-    """Run a part; where its process ends early, note a crash and go on behind it."""
+    """Run a part; where its process ends early, note a crash and continue behind it."""
     counts = Counter()
     while first < last:
         done, output = start(args, name, first, last)
@@ -164,13 +156,10 @@ def note(args: argparse.Namespace, counts: Counter, name: str, number: int, resu
     counts[kind] += 1
     if kind == "crash":
         print(f"{name} {number}: {result}", flush=True)
-        from fuzz_readers import READERS
-
         args.keep.mkdir(exist_ok=True)
         reader, rng = READERS[name], random.Random(f"{args.seed} {name} {number}")
         file = f"{args.seed}-{name}-{number}".replace(" ", "_").replace("/", "_")
-        with tempfile.TemporaryDirectory():
-            (args.keep / file).write_bytes(reader.make(rng, reader.seeds()))
+        (args.keep / file).write_bytes(reader.make(rng, reader.seeds()))
 
 
 def report(results: list[tuple[str, Counter]]) -> int:

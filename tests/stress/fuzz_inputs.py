@@ -29,63 +29,24 @@ HOSTILE_NAMES = (
 
 def mutated(rng, data: bytes, other: bytes = b"", most: int = 6) -> bytes:
     """The bytes with 1 to `most` small damages."""
-    data = bytearray(data)
     for _ in range(rng.randint(1, most)):
-        MUTATORS[rng.randrange(len(MUTATORS))](rng, data, other)
-    return bytes(data)
-
-
-def _place(rng, data):
-    return rng.randrange(len(data) + 1)
-
-
-def _flip(rng, data, other):
-    if data:
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def _overwrite(rng, data, other):
-    if data:
-        data[rng.randrange(len(data))] = rng.randrange(256)
-
-
-def _number(rng, data, other):
-    place, number = _place(rng, data), rng.choice(EXTREMES)
-    size, order = rng.choice((1, 2, 4, 8)), rng.choice(("little", "big"))
-    data[place : place + size] = (number % 256**size).to_bytes(size, order)
-
-
-def _truncate(rng, data, other):
-    del data[_place(rng, data) :]
-
-
-def _cut(rng, data, other):
-    place = _place(rng, data)
-    del data[place : place + rng.randint(1, 64)]
-
-
-def _repeat(rng, data, other):
-    place = _place(rng, data)
-    data[place:place] = data[place : place + rng.randint(1, 64)] * rng.randint(1, 4)
-
-
-def _insert(rng, data, other):
-    place = _place(rng, data)
-    data[place:place] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 8)))
-
-
-def _blank(rng, data, other):
-    place, length = _place(rng, data), rng.randint(1, 64)
-    data[place : place + length] = bytes([rng.choice((0, 255))]) * len(data[place : place + length])
-
-
-def _splice(rng, data, other):
-    data[_place(rng, data) :] = other[_place(rng, other) :]
-
-
-MUTATORS = (
-    _flip, _flip, _overwrite, _number, _number, _truncate, _cut, _repeat, _insert, _blank, _splice,
-)  # fmt: skip
+        start = rng.randrange(len(data) + 1)
+        size, count = rng.choice((1, 2, 4, 8)), rng.randint(1, 64)
+        number = rng.choice(EXTREMES) % 256**size
+        before, part, after = data[:start], data[start : start + count], data[start:]
+        flipped = bytes(byte ^ 1 << rng.randrange(8) for byte in after[:1])
+        data = rng.choice((
+            before + flipped + after[1:],
+            before + rng.randbytes(1) + after[1:],
+            before + number.to_bytes(size, rng.choice(("little", "big"))) + after[size:],
+            before,
+            before + after[count:],
+            before + part * rng.randint(1, 4) + after,
+            before + rng.randbytes(rng.randint(1, 8)) + after,
+            before + rng.choice((b"\0", b"\xff")) * len(part) + after[count:],
+            before + other[rng.randrange(len(other) + 1) :],
+        ))  # fmt: skip
+    return data
 
 
 # ---- checkpoints -----------------------------------------------------------------------------
@@ -120,7 +81,7 @@ def inner_mutated(rng, data: bytes) -> bytes:
 
 CALLED = (
     b"cos\nsystem\n", b"cbuiltins\neval\n", b"cbuiltins\nexec\n", b"cposix\nsystem\n",
-    b"ctorch\nload\n", b"cbuiltins\nbytearray\n", b"c_codecs\nencode\n", b"cbuiltins\nset\n",
+    b"ctorch\nload\n", b"cbuiltins\nbytearray\n", b"c_codecs\nencode\n",
     b"ccollections\nOrderedDict\n", b"ccollections\nCounter\n", b"ctorch\nSize\n",
     b"ctorch\nFloatTensor\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nfloat32\n",
     b"ctorch._utils\n_rebuild_parameter\n", b"ctorch._utils\n_rebuild_sparse_tensor\n",
@@ -130,32 +91,26 @@ CALLED = (
     b"ctorch\nFloatStorage\n", b"ctorch\nQInt8Storage\n", b"ctorch.storage\nUntypedStorage\n",
     b"ctorch.jit._pickle\nrestore_type_tag\n",
 )  # fmt: skip
+SHORT_OPS = (b"(", b")", b"}", b"]", b"N", b"t", b"\x85", b"\x86", b"\x87", b"R", b"R", b"b", b"s",
+             b"u", b"e", b"a", b"Q", b"\x81", b"\x89", b"G\x7f\xf0\0\0\0\0\0\0")  # fmt: skip
 KEYS = ("items", "model.0.weight", "format", "_metadata", "keys", "get", "ranks", "objects")
-
-
-def _op(rng) -> bytes:
-    kind = rng.randrange(12)
-    if kind == 0:
-        return rng.choice(CALLED)
-    if kind == 1:
-        return b"K" + bytes([rng.randrange(256)])
-    if kind == 2:
-        return b"J" + struct.pack("<i", rng.choice((-1, 0, 4, 10**6, 2**31 - 1)))
-    if kind == 3:
-        return b"\x8a\x08" + struct.pack("<q", rng.choice((-1, 2**40, 10**11, 2**63 - 1)))
-    if kind == 4:
-        text = rng.choice((*KEYS, "touch executed", "storage", "cpu", "0")).encode()
-        return b"X" + struct.pack("<I", len(text)) + text
-    if kind == 5:
-        return (b"q" if rng.randrange(2) else b"h") + bytes([rng.randrange(4)])
-    return rng.choice((b"(", b")", b"}", b"]", b"N", b"t", b"\x85", b"\x86", b"\x87", b"R", b"R",
-                       b"b", b"s", b"u", b"e", b"a", b"Q", b"\x81", b"\x89",
-                       b"G\x7f\xf0\0\0\0\0\0\0"))  # fmt: skip
 
 
 def random_pickle(rng) -> bytes:
     """Opcodes in any order; what hurts most is often the short ones."""
-    return b"\x80\x02" + b"".join(_op(rng) for _ in range(rng.randint(1, 40))) + b"."
+
+    def op() -> bytes:
+        text = rng.choice((*KEYS, "touch executed", "storage", "cpu", "0")).encode()
+        return rng.choice((
+            rng.choice(CALLED),
+            b"K" + rng.randbytes(1),
+            integer(rng.choice((-1, 0, 4, 10**6, 2**31 - 1, 2**40, 10**11, 2**63 - 1))),
+            b"X" + struct.pack("<I", len(text)) + text,
+            rng.choice((b"q", b"h")) + bytes([rng.randrange(4)]),
+            *[rng.choice(SHORT_OPS) for _ in range(6)],
+        ))  # fmt: skip
+
+    return b"\x80\x02" + b"".join(op() for _ in range(rng.randint(1, 40))) + b"."
 
 
 def nested_tuples(rng) -> bytes:
@@ -260,47 +215,36 @@ def altered_checkpoint(rng, seeds: list[bytes]) -> bytes:
 
 def checkpoint(rng, seeds: list[bytes]) -> bytes:
     """A file for the reader of checkpoints."""
-    kind = rng.randrange(22)
-    if kind > 15:
-        return altered_checkpoint(rng, seeds)
-    whole = rng.choice(seeds)
-    zips = [seed for seed in seeds if seed.startswith(b"PK")]
+    kind, whole = rng.randrange(22), rng.choice(seeds)
     if kind < 5:
         return mutated(rng, whole, rng.choice(seeds))
     if kind < 9:
-        return inner_mutated(rng, rng.choice(zips))
+        return inner_mutated(rng, rng.choice([s for s in seeds if s.startswith(b"PK")]))
+    if kind < 15:
+        made = rng.choice((random_pickle, random_pickle, code, odd_tensor, nested_tuples))(rng)
+        return made if rng.randrange(4) == 0 else torch_zip(made)
     if kind == 15:
-        return whole if rng.randrange(4) else rng.choice((b"", b"PK\x03\x04", b"hello"))
-    pickled = {9: random_pickle, 10: random_pickle, 11: code, 12: odd_tensor, 13: nested_tuples}
-    if kind == 14:
-        return bomb(rng) if rng.randrange(8) == 0 else torch_zip(odd_tensor(rng, ""))
-    made = pickled[kind](rng)
-    return made if rng.randrange(4) == 0 else torch_zip(made)
+        return rng.choice((whole, whole, whole, b"", b"PK\x03\x04", b"hello", bomb(rng)))
+    return altered_checkpoint(rng, seeds)
 
 
 # ---- options, tables, pages ------------------------------------------------------------------
 
+JSON_KEYS = ("input_nc", "netG", "model", "epoch", "total_iters", "losses", "visuals", "x")
+JSON_VALUES = (
+    None, True, 0, 1, 3, 4, 8, -1, 2**31, 10**18, 10**400, 0.5, -1.0, 1e308, float("inf"),
+    float("nan"), "instance", "batch", "resnet_9blocks", "unet_256", "AtoB", "pix2pix", "",
+    "\ud800", "\x1b[2J", "a\nb", "x" * 300, *HOSTILE_NAMES[:4],
+)  # fmt: skip
+
 
 def json_value(rng, depth: int = 0):
-    kind = rng.randrange(10 if depth < 3 else 7)
-    if kind == 0:
-        return rng.choice((None, True, False))
-    if kind == 1:
-        return rng.choice((0, 1, 3, 4, 8, -1, 2**31, 10**18, 10**400))
-    if kind == 2:
-        return rng.choice((0.5, -1.0, 1e308, float("inf"), float("nan")))
-    if kind < 7:
-        return rng.choice(("instance", "batch", "resnet_9blocks", "unet_256", "AtoB", "pix2pix", "",
-                           "\ud800", "\x1b[2J", "a\nb", "x" * 300, *HOSTILE_NAMES[:4]))  # fmt: skip
-    if kind == 7:
+    kind = rng.randrange(10)
+    if kind < 8 or depth > 2:
+        return rng.choice(JSON_VALUES)
+    if kind == 8:
         return [json_value(rng, depth + 1) for _ in range(rng.randrange(4))]
-    return {json_value_key(rng): json_value(rng, depth + 1) for _ in range(rng.randrange(4))}
-
-
-def json_value_key(rng) -> str:
-    return rng.choice(
-        ("input_nc", "netG", "model", "epoch", "total_iters", "losses", "visuals", "x")
-    )
+    return {rng.choice(JSON_KEYS): json_value(rng, depth + 1) for _ in range(rng.randrange(4))}
 
 
 def options(rng, seeds: list[bytes]) -> bytes:
@@ -313,13 +257,10 @@ def options(rng, seeds: list[bytes]) -> bytes:
                            b"\xff\xfe", b"null",
                            b" " * (1 << 21), b'{"ngf": 1e999}', b'{"ngf": NaN}'))  # fmt: skip
     values = json.loads(seeds[0])
-    for _ in range(rng.randint(1, 4)):
-        name = rng.choice(list(values) or ["netG"])
-        if rng.randrange(3):
-            values[name] = json_value(rng)
-        else:
+    for name in rng.sample(list(values), rng.randint(1, 4)):
+        values[name] = json_value(rng)
+        if rng.randrange(3) == 0:
             del values[name]
-            values = values or {"x": 1}
     return json.dumps(values).encode()
 
 
@@ -331,7 +272,7 @@ def table(rng, seeds: list[bytes]) -> bytes:
               "9" * 5000, "\u0661", "-1", "nan", "x" * 140_000, "\x1b[2J", "=====", "(epoch: ",
               ", iters: ", "1", "2",
               '"\n', "é")  # fmt: skip
-    return "".join(rng.choice(tokens) for _ in range(rng.randint(0, 60))).encode()
+    return "".join(rng.choices(tokens, k=rng.randint(0, 60))).encode()
 
 
 def page_data(rng, seeds: list[bytes]) -> bytes:
@@ -343,12 +284,12 @@ def page_data(rng, seeds: list[bytes]) -> bytes:
         return b"add(" + rng.choice((b"[" * 100_000, b'{"total_iters":' + b"9" * 4000 + b"}",
                                      b'{"total_iters": 1e999}',
                                      b"x" * (1 << 21))) + b");\n"  # fmt: skip
-    lines = []
+    lines = ""
     for _ in range(rng.randrange(4)):
         entry = {"epoch": 1, "total_iters": 5, "losses": [["G", 1.0]]}
-        entry |= {json_value_key(rng): json_value(rng) for _ in range(rng.randrange(3))}
-        lines.append(f"add({json.dumps(entry)});\n")
-    return "".join(lines).encode()
+        entry |= {rng.choice(JSON_KEYS): json_value(rng) for _ in range(rng.randrange(3))}
+        lines += f"add({json.dumps(entry)});\n"
+    return lines.encode()
 
 
 # ---- images ----------------------------------------------------------------------------------
@@ -368,7 +309,7 @@ def png_with_sums(data: bytes) -> bytes:
 
 
 def image(rng, seeds: list[bytes]) -> bytes:
-    """A picture of some format, damaged."""
+    """An image of some format, damaged."""
     whole = rng.choice(seeds)
     if rng.randrange(3) == 0:  # headers matter most, and they are at the start
         start = rng.choice((16, 64, 256))

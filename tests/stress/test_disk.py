@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, write_pictures
+from jobs import WITHOUT_CAPABILITIES
 from same import difference
-from test_mistakes import WITHOUT_CAPABILITIES
 from torchrun import ROOT
 
 import train
@@ -258,7 +258,8 @@ def _no_links(*_):
 
 def in_child(function, *before):
     """Call a function of this file in another process; what it has printed."""
-    code = f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'tests')]!r}; import test_disk; "
+    places = [str(ROOT / part) for part in ("", "tests", "tests/stress")]
+    code = f"import sys; sys.path[:0] = {places!r}; import test_disk; "
     done = subprocess.run(
         [*before, sys.executable, "-c", f"{code}test_disk.{function.__name__}()"],
         capture_output=True, text=True, timeout=240,

@@ -1,4 +1,4 @@
-"""util/image_pool.py: the buffer of generated pictures."""
+"""util/image_pool.py: the buffer of generated images."""
 
 import random
 
@@ -9,7 +9,7 @@ from util.image_pool import ImagePool
 
 
 def numbered(*numbers):
-    """(N, 1, 2, 2): pictures that are recognised by their value."""
+    """(N, 1, 2, 2): images that are recognised by their value."""
     return torch.tensor(numbers, dtype=torch.float64).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2)
 
 
@@ -18,7 +18,7 @@ def numbers(images):
     return images[:, 0, 0, 0].tolist()
 
 
-def test_no_pool_returns_the_pictures_without_gradient():
+def test_no_pool_returns_the_images_without_gradient():
     images = numbered(1, 2).clone().requires_grad_(True)
     pool = ImagePool(0)
     out = pool.query(images)
@@ -80,7 +80,7 @@ def test_seeding_random_repeats_the_choice():
     assert run(0) == run(0) != run(1)
 
 
-def test_pictures_kept_are_detached_and_their_own(monkeypatch):
+def test_images_kept_are_detached_and_their_own(monkeypatch):
     draws(monkeypatch, uniform=[0.9], randint=[0])
     images = numbered(1, 2, 3).clone().requires_grad_(True)
     pool = ImagePool(2)

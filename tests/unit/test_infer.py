@@ -22,7 +22,7 @@ from models.networks.generators import ResnetGenerator, UnetGenerator
 from util.errors import UserError
 from util.reports import image_writer
 from util.reports.image_writer import HostCopy, PictureWriter
-from util.util import tensor2im, to_pictures
+from util.util import tensor2im, to_uint8
 
 SMALL_UNET = ["--netG", "unet_128", "--crop_size", "128", "--ngf", "2"]
 
@@ -284,7 +284,7 @@ def odd_values():
 def test_pictures_are_those_of_numpy(channels, dtype):
     images = odd_values()[:, :channels].to(dtype)
     with np.errstate(over="ignore"):
-        for image, picture in zip(images, to_pictures(images).numpy(), strict=True):
+        for image, picture in zip(images, to_uint8(images).numpy(), strict=True):
             levels = np.nan_to_num(image.float().numpy())
             expected = ((levels + 1) / 2.0 * 255.0).clip(0, 255).astype(np.uint8)
             expected = expected.repeat(3 // channels, 0).transpose(1, 2, 0)

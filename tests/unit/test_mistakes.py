@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, TWO_EPOCHS, picture, write_pictures
+from jobs import WITHOUT_CAPABILITIES
 from PIL import Image
 
 import test
@@ -457,14 +458,6 @@ def state_of_other_networks(tmp):
     return with_state(tmp, lambda state: state | {"objects": {"netX": {}}})
 
 
-def damaged_moments(tmp):
-    def change(state):
-        state["objects"]["optimizers.0"]["state"][0]["exp_avg"] = torch.zeros(2, 2)
-        return state
-
-    return with_state(tmp, change)
-
-
 def log_that_is_a_folder(tmp):
     program, argv = continuing(tmp, "--n_epochs", "2")
     Path("checkpoints/n/loss_log.txt").unlink()
@@ -610,7 +603,6 @@ MISTAKES = [
     (foreign_state, "latest_train_state.pth", "remove it"),
     (newer_state, "latest_train_state.pth", "train on with that one"),
     (state_of_other_networks, "latest_train_state.pth: ", "remove the training state"),
-    (damaged_moments, "latest_train_state.pth: ", "remove the training state"),
     (log_that_is_a_folder, "loss_log.txt", "Is a directory"),
     (page_that_is_a_file, "web", "--no_html"),
     (damaged_options, "train_opt.json", "remove it"),
@@ -638,9 +630,6 @@ def test_one_message_names_the_thing_and_the_remedy(mistake, thing, remedy, tmp_
     assert error.count("error:") == 1 and "Traceback" not in error
     assert thing in error and remedy in error
     assert len(error) < 600
-
-
-WITHOUT_CAPABILITIES = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] * (os.geteuid() == 0)
 
 
 @pytest.mark.skipif(

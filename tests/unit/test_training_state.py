@@ -1,4 +1,4 @@
-"""What a run goes on from: all that a model keeps, in plain data, for any number of ranks."""
+"""What a run resumes from: all that a model keeps, in plain data, for any number of ranks."""
 
 import enum
 import re
@@ -131,7 +131,7 @@ def die_after(steps, argv, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [1, 4, 5])
-def test_a_plug_in_goes_on_with_all_that_it_keeps(step, habits, data, here, monkeypatch):
+def test_a_plug_in_resumes_with_all_that_it_keeps(step, habits, data, here, monkeypatch):
     more = [*EPOCHS, "--save_latest_freq", "1", "--save_epoch_freq", "1"]
     train.main(command(data, *more, name="whole", model="habits"))
     argv = command(data, *more, name="broken", model="habits")
@@ -209,7 +209,7 @@ NEW_VALUES = {
 def test_a_number_that_training_changes_is_kept(case, tmp_path):
     before, after = NEW_VALUES[case]
     model = small(value=before, constant=before)
-    numbers = train_state.Numbers(model)
+    numbers = train_state.numbers(model)
     if isinstance(before, nn.Parameter):
         model.value = nn.Parameter(after)
     else:
@@ -224,7 +224,7 @@ def test_a_number_that_training_changes_is_kept(case, tmp_path):
 
 def test_a_parameter_stays_the_one_that_its_optimizer_knows(tmp_path):
     model = small(value=nn.Parameter(torch.zeros(2)))
-    numbers = train_state.Numbers(model)
+    numbers = train_state.numbers(model)
     model.value.data.fill_(5)
     state = collected(model, numbers, tmp_path)
     fresh = small(value=nn.Parameter(torch.zeros(2)))
@@ -246,6 +246,7 @@ class Image(torch.Tensor):
 
 
 Pair = namedtuple("Pair", "a b")
+TWICE = (1, 2)
 ORDERED = OrderedDict(a=1)
 ORDERED.attribute = [1]
 PLAIN = {
@@ -263,7 +264,8 @@ PLAIN = {
     "conjugate": ((torch.ones(2) * 1j).conj(), torch.ones(2) * -1j),
     "view": (torch.arange(6).view(2, 3).T[1:], torch.tensor([[1, 4], [2, 5]])),
     "empty": (torch.zeros(0, 3), torch.zeros(0, 3)),
-    "many": (list(range(20_000)), list(range(20_000))),
+    "many": (tuple(range(20_000)), tuple(range(20_000))),
+    "the same tuple twice": ([TWICE, {TWICE: TWICE}], [(1, 2), {(1, 2): (1, 2)}]),
 }
 
 
@@ -284,7 +286,7 @@ class Keeper:
 def test_what_a_state_may_hold_comes_back_as_plain_data(case, tmp_path):
     given_, expected = PLAIN[case]
     model = small(keeper=Keeper(given_))
-    state = collected(model, train_state.Numbers(model), tmp_path)
+    state = collected(model, train_state.numbers(model), tmp_path)
     fresh = small(keeper=Keeper(None))
     train_state.restore(fresh, state)
     assert difference(fresh.keeper.state, expected) is None
@@ -317,7 +319,6 @@ REFUSED = {
     "array": np.zeros(3),
     "key": {Keeper(1): 2},
     "sparse": torch.eye(2).to_sparse(),
-    "long tuple": tuple(range(20_000)),
 }
 
 
@@ -325,7 +326,7 @@ REFUSED = {
 def test_other_state_is_one_error_that_names_the_attribute(case, tmp_path):
     model = small(keeper=Keeper([0, REFUSED[case]]))
     with pytest.raises(UserError) as error:
-        collected(model, train_state.Numbers(model), tmp_path)
+        collected(model, train_state.numbers(model), tmp_path)
     message = str(error.value)
     assert "keeper.part.1" in message and "state_dict()" in message
     assert list(tmp_path.iterdir()) == []
@@ -333,7 +334,7 @@ def test_other_state_is_one_error_that_names_the_attribute(case, tmp_path):
 
 def test_the_state_of_another_model(tmp_path):
     model = small(counter=Keeper(1))
-    state = collected(model, train_state.Numbers(model), tmp_path)
+    state = collected(model, train_state.numbers(model), tmp_path)
     with pytest.raises(UserError) as error:
         train_state.restore(small(meter=Keeper(1)), state)
     message = str(error.value)
@@ -343,7 +344,7 @@ def test_the_state_of_another_model(tmp_path):
 
 def test_the_state_of_another_network_of_the_same_name(tmp_path):
     model = small()
-    state = collected(model, train_state.Numbers(model), tmp_path)
+    state = collected(model, train_state.numbers(model), tmp_path)
     other = SmallModel(options())
     other.netG = nn.Linear(2, 2)
     other.optimizers = [torch.optim.Adam(other.netG.parameters())]
@@ -366,7 +367,7 @@ def test_an_object_has_one_name_whatever_the_number_of_ranks():
 
 
 def rank(images, place, **numbers):
-    """The state of a rank whose pool has pictures of these values."""
+    """The state of a rank whose pool has images of these values."""
     pool = {"images": [torch.full((3, 2, 2), float(image)) for image in images]}
     return {"objects": {"pool": pool}, "numbers": numbers, "random": {"of rank": place}}
 
@@ -387,7 +388,7 @@ DEALT = {
 
 
 @pytest.mark.parametrize("case", DEALT)
-def test_every_picture_of_the_pools_is_dealt_once(case):
+def test_every_image_of_the_pools_is_dealt_once(case):
     before, after = DEALT[case]
     states = train_state.deal([rank(p, i) for i, p in enumerate(before)], len(after))
     assert pools(states) == after
@@ -409,7 +410,7 @@ def test_numbers_of_more_ranks_become_their_mean_and_counters_stay():
 def test_a_number_that_only_one_rank_has_changed_is_kept_of_all(monkeypatch):
     """Or its mean over the ranks would not be known when their number changes."""
     model = small(seen=0.0, other=0.0)
-    numbers = train_state.Numbers(model)
+    numbers = train_state.numbers(model)
 
     def of_two_ranks(value):
         (mine, changed) = value
@@ -439,7 +440,7 @@ def test_how_an_optimizer_computes_is_not_taken_over(flag, tmp_path):
     before = model.optimizers[0].param_groups[0][flag]
     model.optimizers[0].param_groups[0][flag] = not before
     model.optimizers[0].param_groups[0]["betas"] = (0.1, 0.2)
-    state = collected(model, train_state.Numbers(model), tmp_path)
+    state = collected(model, train_state.numbers(model), tmp_path)
     fresh = small()
     train_state.restore(fresh, state)
     group = fresh.optimizers[0].param_groups[0]
@@ -481,13 +482,13 @@ def test_a_rate_that_a_model_has_set_itself_stays(tmp_path):
     """Within an epoch; at its end the schedule sets it anyway."""
     model = small()
     model.optimizers[0].param_groups[0]["lr"] = 0.0123
-    state = collected(model, train_state.Numbers(model), tmp_path)
+    state = collected(model, train_state.numbers(model), tmp_path)
     fresh = small()
     train_state.restore(fresh, state)
     assert fresh.optimizers[0].param_groups[0]["lr"] == 0.0123
 
 
-# ---- the command line of a run that goes on ------------------------------------------------------
+# ---- the command line of a resumed run ------------------------------------------------------
 
 
 @pytest.fixture
@@ -542,7 +543,7 @@ def test_what_may_change_or_stays_the_same_is_accepted(flags, trained):
     assert opt.continue_train and opt.epoch_count == 3
 
 
-def test_going_on_from_an_earlier_epoch(trained, here):
+def test_resuming_from_an_earlier_epoch(trained, here):
     """Epochs 2 and 3 once more: what comes out is what came out."""
     train.main(command(trained, *EPOCHS, "--save_epoch_freq", "1", name="whole"))
     train.main(command(trained, *EPOCHS, "--save_epoch_freq", "1", name="again"))
@@ -627,10 +628,10 @@ KINDS += ["ASGD", "Rprop", "LBFGS", "Adafactor"]
 @pytest.mark.parametrize(
     "kind", [getattr(torch.optim, k) for k in KINDS if hasattr(torch.optim, k)]
 )
-def test_every_optimizer_of_torch_goes_on(kind, tmp_path):
+def test_every_optimizer_of_torch_resumes(kind, tmp_path):
     """Three steps, then two; or three, saved, loaded into another model, then two."""
     model, other = OneLayer(kind, 0), OneLayer(kind, 1)
-    numbers = train_state.Numbers(model)
+    numbers = train_state.numbers(model)
     for _ in range(3):
         model.step()
     torch.save(train_state.collect(model, numbers, model.device), tmp_path / "state.pth")

@@ -1,4 +1,4 @@
-"""util.util: pictures in and out."""
+"""util.util: images in and out."""
 
 import os
 
@@ -19,8 +19,8 @@ def test_tensor2im_takes_the_first_image_and_rounds_down():
 
 
 def test_tensor2im_repeats_a_single_channel():
-    picture = util.tensor2im(torch.full((2, 1, 4, 5), 1.0))
-    assert picture.shape == (4, 5, 3) and picture.dtype == np.uint8 and (picture == 255).all()
+    image = util.tensor2im(torch.full((2, 1, 4, 5), 1.0))
+    assert image.shape == (4, 5, 3) and image.dtype == np.uint8 and (image == 255).all()
 
 
 def test_tensor2im_clips():
@@ -47,9 +47,9 @@ def test_save_image_stretches_by_aspect_ratio(tmp_path, ratio, size):
 
 
 def test_save_image_keeps_the_pixels(tmp_path):
-    picture = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    util.save_image(picture, str(tmp_path / "a.png"))
-    assert (np.asarray(Image.open(tmp_path / "a.png")) == picture).all()
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    util.save_image(image, str(tmp_path / "a.png"))
+    assert (np.asarray(Image.open(tmp_path / "a.png")) == image).all()
 
 
 def test_save_image_keeps_the_old_file_if_writing_fails(tmp_path, monkeypatch):

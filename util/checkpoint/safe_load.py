@@ -1,9 +1,8 @@
-"""Looks through a checkpoint before torch reads it: what it asks for, and how far it would swell.
+"""Looks through a checkpoint before torch reads it: what it would call, and how much it would fill.
 
 `torch.load(weights_only=True)` runs no code from a file. It still lets a file of a few bytes ask
-for gigabytes (`bytearray(10**11)`, a compressed member), spend years hashing nested tuples, or end
-the process in a stack overflow. Weights and training state need none of that, so a file that asks
-for it is refused here.
+for gigabytes (`bytearray(10**11)`, a compressed member), or hash nested tuples for years. Weights
+and training state need none of that, so a file that asks for it is refused here.
 """
 
 import pickle
@@ -11,11 +10,12 @@ import pickletools
 import re
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 LEGACY_PICKLES = 5  # magic number, protocol, byte order, the object, names of the storages
 ZIP = b"PK\x03\x04"
-LARGEST_TUPLE = 10_000  # elements of a tuple and of the tuples in it; a random state has 627
+DEEPEST_TUPLE = 1000  # tuples that are closed one after the other
+TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
 CALLED = re.compile(
     r"collections (OrderedDict|Counter)"
     r"|torch Size"
@@ -50,27 +50,6 @@ def screen(path: Path) -> None:
                     _screen_pickle(archive.read(member))
 
 
-def strip_attributes(value: Any) -> Any:
-    """Take away what a pickle hung on its dictionaries: an attribute `items` hides the method.
-
-    Args:
-        value: what torch.load returned; changed in place.
-
-    Returns:
-        The same object.
-    """
-    left, seen = [value], set()
-    while left:
-        part = left.pop()
-        if id(part) in seen or not isinstance(part, (dict, list, tuple)):
-            continue
-        seen.add(id(part))
-        left.extend(dict.values(part) if isinstance(part, dict) else part)
-        if isinstance(part, dict) and type(part) is not dict:
-            vars(part).clear()
-    return value
-
-
 def _refuse_swelling(archive: zipfile.ZipFile, size: int) -> None:
     """Members of torch.save are not compressed, so together they are smaller than the file."""
     names, starts = archive.namelist(), [member.header_offset for member in archive.infolist()]
@@ -82,33 +61,20 @@ def _refuse_swelling(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _screen_pickle(source: bytes | BinaryIO) -> None:
-    """Follow the pickle's stack machine, with the size of a tuple in place of each object."""
-    stack: list[int | None] = []  # None is a mark
-    memo: dict[int, int] = {}
+    """Look at each opcode: it may call only what tensors need, and build only tuples that are flat.
+
+    A tuple that is used twice doubles with every level, and one that is too deep overflows the
+    stack, when it is hashed as a key; torch.save writes neither for a state.
+    """
+    depth, tuples = 0, set()  # in the memo
     for opcode, argument, _ in pickletools.genops(source):
-        if opcode.name in ("GLOBAL", "INST") and not CALLED.fullmatch(argument):
-            raise pickle.UnpicklingError(f"it asks for {argument.replace(' ', '.')}")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            memo[len(memo) if argument is None else argument] = stack[-1]
-        elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
-        else:
-            taken = _take(stack, opcode)
-            size = 1 + taken if opcode.name.startswith("TUPLE") else 1
-            if size > LARGEST_TUPLE:
-                raise pickle.UnpicklingError("it nests tuples too deeply")
-            stack += [
-                None if kind is pickletools.markobject else size for kind in opcode.stack_after
-            ]
-
-
-def _take(stack: list[int | None], opcode: pickletools.OpcodeInfo) -> int:
-    """Pop what the opcode takes; returns the sum of the sizes."""
-    total = 0
-    for kind in reversed(opcode.stack_before):
-        if kind is pickletools.stackslice:
-            while stack[-1] is not None:
-                total += stack.pop()
-        else:
-            total += stack.pop() or 0
-    return total
+        if opcode.name in ("GLOBAL", "INST") and not CALLED.fullmatch(str(argument)):
+            raise pickle.UnpicklingError(f"it asks for {str(argument).replace(' ', '.')}")
+        if opcode.name in ("BINPUT", "LONG_BINPUT"):
+            if depth:
+                tuples.add(argument)
+            continue
+        depth = depth + 1 if opcode.name in TUPLES else 0
+        repeated = opcode.name in ("BINGET", "LONG_BINGET") and argument in tuples
+        if repeated or depth > DEEPEST_TUPLE:
+            raise pickle.UnpicklingError("it has tuples in tuples")

@@ -16,7 +16,7 @@ def convert(net: nn.Module) -> nn.Module:
     net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     for module in net.modules():
         if type(module) is nn.SyncBatchNorm and not on_cuda(module):
-            module.__class__ = SyncBatchNorm
+            module.__class__ = SyncBatchNorm  # type: ignore[assignment]
     return net
 
 
@@ -64,12 +64,15 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     def _update_running(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         if not self.track_running_stats:
             return
-        self.num_batches_tracked += 1
+        count, running_mean, running_var = (
+            self.get_buffer(name) for name in ("num_batches_tracked", "running_mean", "running_var")
+        )
+        count.add_(1)
         momentum = self.momentum
         if momentum is None:  # a plain average over all batches
-            momentum = 1 / self.num_batches_tracked.item()
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-        self.running_var.lerp_(unbiased_variance.to(self.running_var.dtype), momentum)
+            momentum = 1 / count.item()
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_(unbiased_variance.to(running_var.dtype), momentum)
 
 
 class SumOverRanks(torch.autograd.Function):

@@ -11,7 +11,7 @@ import torch
 from util.reports.image_writer import HostCopy, PictureWriter
 from util.reports.pages import ResultsPage
 from util.reports.wandb_log import WandbLog
-from util.util import tensor2im, to_pictures
+from util.util import tensor2im, to_uint8
 
 
 class Results:
@@ -75,5 +75,5 @@ class Results:
 def _pictures(images: Any) -> torch.Tensor:
     """(N, H, W, 3) uint8; people's own models may show a (C, H, W) tensor or a numpy picture."""
     if isinstance(images, torch.Tensor) and images.dim() == 4:
-        return to_pictures(images)
+        return to_uint8(images)
     return torch.from_numpy(tensor2im(images))[None]

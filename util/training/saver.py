@@ -32,7 +32,7 @@ class Saver:
         """Tell constants of the model from what training will change."""
         self.opt, self.model = opt, model
         self.folder = checkpoint.folder(opt)
-        self.numbers = train_state.Numbers(model)
+        self.numbers = train_state.numbers(model)
         checkpoint.remove_unfinished(self.folder)
 
     def resume(self) -> Counters | None:

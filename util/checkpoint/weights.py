@@ -1,0 +1,93 @@
+"""The weights of networks: state dicts with the keys of the original."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from util import distributed
+from util.checkpoint.files import load, save
+from util.errors import UserError
+
+PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel, DistributedDataParallel and compile
+RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+SINCE_0_4_1 = "num_batches_tracked"  # older batch norm checkpoints lack it
+StateDict = Mapping[str, Tensor]
+
+
+def save_weights(net: nn.Module, path: Path) -> None:
+    """Save the state dict of a network, on the CPU and without the names of its wrappers."""
+    state = distributed.unwrap(net).state_dict()
+    save({key: value.detach().cpu() for key, value in state.items()}, path)
+
+
+def load_weights(
+    net: nn.Module, path: Path, explain: Callable[[StateDict, StateDict], str] | None = None
+) -> None:
+    """Load a state dict of this program or of the original into `net`, strictly.
+
+    Args:
+        net: the network, wrapped or not.
+        path: the file.
+        explain: given the network's state dict and the file's that does not fit, returns which
+            options are the likely cause.
+
+    Raises:
+        UserError: as `load`, or the weights are of another architecture.
+    """
+    found = load(path)
+    if not _is_state_dict(found):
+        raise UserError(f"{path} holds no state dict (names with tensors), so it is no network")
+    net = distributed.unwrap(net)
+    expected = net.state_dict()
+    state = {k if k in expected else _strip(k): value for k, value in dict.items(found)}
+    _drop_old_instance_norm(net, state)
+    problem = _mismatch(expected, state)
+    if problem:
+        hint = ""
+        if explain:
+            with suppress(Exception):  # weights so strange that nothing explains them
+                hint = explain(expected, state)
+        raise UserError(f"{path} does not fit the network: {problem}{hint}")
+    net.load_state_dict(expected | state)
+
+
+def _is_state_dict(state: Any) -> bool:
+    """`dict.items`, because an attribute in a made-up file may hide the method."""
+    return isinstance(state, dict) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in dict.items(state)
+    )
+
+
+def _strip(key: str) -> str:
+    while key.startswith(PREFIXES):
+        key = key.split(".", 1)[1]
+    return key
+
+
+def _drop_old_instance_norm(net: nn.Module, state: dict[str, Tensor]) -> None:
+    """Before torch 0.4 InstanceNorm2d saved running statistics, which it did not use."""
+    for name, module in net.named_modules():
+        plain = isinstance(module, nn.InstanceNorm2d) and not module.track_running_stats
+        if plain and f"{name}.weight" not in state:  # with weights it was a batch norm
+            for buffer in RUNNING:
+                state.pop(f"{name}.{buffer}", None)
+
+
+def _mismatch(expected: StateDict, found: StateDict) -> str | None:
+    """What is wrong with `found`; None if it fits."""
+    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
+    if {key for key in missing if not key.endswith(SINCE_0_4_1)} or extra:
+        return f"{len(missing)} of its weights are missing, {len(extra)} are none of its"
+    for key, tensor in found.items():
+        if tensor.shape != expected[key].shape:
+            return f"{key} is {_size(tensor)} in the file and {_size(expected[key])} here"
+        if tensor.is_floating_point() != expected[key].is_floating_point():
+            return f"{key} holds {tensor.dtype} in the file and {expected[key].dtype} here"
+    return None
+
+
+def _size(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"

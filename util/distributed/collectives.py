@@ -1,0 +1,135 @@
+"""Values that ranks exchange; in a job of one process each is what the process has itself."""
+
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from util.distributed import ranks
+
+T = TypeVar("T")
+_values = itertools.count()
+
+
+def from_main(compute: Callable[[], T]) -> T:
+    """What rank 0 computes, on every rank, before they have joined: only it may have the files.
+
+    Args:
+        compute: called on rank 0 alone; returns what JSON can hold.
+    """
+    if ranks.world_size() == 1:
+        return compute()
+    key = f"value{next(_values)}"
+    if ranks.is_main():
+        ranks.store().set(key, json.dumps(compute()))
+    return json.loads(ranks.store().get(key))
+
+
+def broadcast(value: T) -> T:
+    """Rank 0's value (plain data and tensors on the CPU) on every rank."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def scatter(values: list[T]) -> T:
+    """The value for this rank from rank 0's list, which has one for each."""
+    if not dist.is_initialized():
+        return values[0]
+    mine: list[Any] = [None]
+    dist.scatter_object_list(mine, values if ranks.is_main() else None, src=0)
+    return mine[0]
+
+
+def gather(value: T) -> list[T]:
+    """The values of all ranks, in their order, on rank 0; an empty list on the others."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * ranks.world_size() if ranks.is_main() else []
+    dist.gather_object(value, values if ranks.is_main() else None, dst=0)
+    return values
+
+
+def gather_everywhere(value: T) -> list[T]:
+    """The values of all ranks, in their order, on every rank."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * ranks.world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def mean(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Each value, a scalar tensor or a number, averaged over the ranks; waits for the device."""
+    floats = _as_floats(values)
+    if dist.is_initialized() and floats:
+        total = torch.tensor(list(floats.values()), dtype=torch.float64)
+        total = total.to(_collective_device())
+        dist.all_reduce(total)
+        floats = dict(zip(floats, (total / ranks.world_size()).tolist(), strict=True))
+    return floats
+
+
+def _collective_device() -> str:
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
+
+
+def _as_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Waits for the device once, not per value."""
+    floats = dict(values)
+    tensors = {k: v.detach().reshape(()) for k, v in values.items() if isinstance(v, Tensor)}
+    if tensors:
+        device = next(iter(tensors.values())).device
+        stacked = torch.stack([tensor.to(device) for tensor in tensors.values()])
+        floats.update(zip(tensors, stacked.tolist(), strict=True))
+    return {name: float(value) for name, value in floats.items()}
+
+
+class StepFlags:
+    """Flags that any rank raises and all ranks see after the same step.
+
+    On a GPU nobody waits for the device: the answer is that of the step before.
+    """
+
+    def __init__(self) -> None:
+        """No flags were raised yet."""
+        self._pending: tuple[Tensor, Any] | None = None
+
+    def cast(self, flags: Tensor) -> list[float]:
+        """Give this rank's flags of a step, (n,) float32.
+
+        Returns:
+            The largest over the ranks, of this step on a CPU, of the one before on a GPU; empty
+            where there was none before.
+        """
+        if dist.is_initialized():
+            flags = flags.to(_collective_device())
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
+        if flags.device.type != "cuda":
+            return flags.tolist()
+        before, host = self.settle(), torch.empty(flags.shape, pin_memory=True)
+        host.copy_(flags, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._pending = host, event
+        return before
+
+    def settle(self) -> list[float]:
+        """The answer that is still due; empty if none is."""
+        if self._pending is None:
+            return []
+        (host, event), self._pending = self._pending, None
+        event.synchronize()
+        return host.tolist()

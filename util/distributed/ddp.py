@@ -1,0 +1,128 @@
+"""The same training on any number of ranks: batch, norm layers, gradients, weights."""
+
+import inspect
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from util.distributed import ranks, sync_batch_norm
+from util.distributed.messages import print0
+from util.errors import UserError
+
+BATCH_NORM_REFUSED = (
+    "{} would normalise each rank's share of the batch by itself, as if the batch were that "
+    "small; use --norm syncbatch (statistics over all ranks) or --norm instance (per image)"
+)
+
+
+def split_batch(global_batch_size: int) -> int:
+    """The batch size of each rank; UserError where it does not come out even."""
+    share, rest = divmod(global_batch_size, ranks.world_size())
+    if rest or share < 1:
+        raise UserError(
+            f"--global_batch_size {global_batch_size} cannot be split evenly over "
+            f"{ranks.world_size()} ranks; use {ranks.world_size()}, or a multiple of it"
+        )
+    return share
+
+
+def norm_for_job(norm: str, given: bool) -> str:
+    """The norm layer to train with on this number of ranks: syncbatch in place of batch.
+
+    Args:
+        norm: the name of a norm layer.
+        given: whether the user asked for it, or it is only a model's default.
+
+    Raises:
+        UserError: batch norm was asked for on several ranks.
+    """
+    if norm != "batch" or ranks.world_size() == 1:
+        return norm
+    if given:
+        raise UserError(BATCH_NORM_REFUSED.format(f"--norm batch on {ranks.world_size()} ranks"))
+    print0("--norm batch, the default of this model, becomes syncbatch on several ranks")
+    return "syncbatch"
+
+
+def wrap(net: nn.Module, norm: str) -> nn.Module:
+    """Make a network ready for the job; in a job of one process, the network itself.
+
+    Args:
+        net: on its device; the same on all ranks or not: rank 0's weights and buffers win.
+        norm: the norm layer it was built with; any BatchNorm in it becomes SyncBatchNorm.
+
+    Returns:
+        The network in DistributedDataParallel: its gradients are means over the ranks.
+
+    Raises:
+        ValueError: norm is "batch" and there are several ranks.
+    """
+    if ranks.world_size() == 1:
+        return net
+    if norm == "batch":
+        raise ValueError(BATCH_NORM_REFUSED.format(f'norm="batch" on {ranks.world_size()} ranks'))
+    net = sync_batch_norm.convert(unwrap(net))
+    for tensor in itertools.chain(net.parameters(), net.buffers()):
+        dist.broadcast(tensor.detach(), 0)
+    if not any(p.requires_grad for p in net.parameters()):
+        return net
+    device = next(net.parameters()).device
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(net, device_ids=ids, **_without_buffer_broadcast())
+
+
+def _without_buffer_broadcast() -> dict[str, Any]:
+    """D runs twice before one backward: a broadcast in between would change saved buffers.
+
+    The argument has another name since torch 2.13.
+    """
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return {name: False}
+
+
+def unwrap(net: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel or nn.DataParallel; any other one itself."""
+    wrappers = (DistributedDataParallel, nn.DataParallel)
+    return net.module if isinstance(net, wrappers) else net
+
+
+@contextmanager
+def unsynchronised(nets: Iterable[nn.Module]) -> Iterator[None]:
+    """Within this block gradients of these networks accumulate on each rank by itself.
+
+    The next backward pass after it averages the sums over the ranks.
+    """
+    with ExitStack() as stack:
+        for net in nets:
+            if isinstance(net, DistributedDataParallel):
+                stack.enter_context(net.no_sync())
+        yield
+
+
+def check_ddp_consistency(nets: Mapping[str, nn.Module]) -> None:
+    """Make sure that the ranks still train the same weights, bit for bit.
+
+    Raises:
+        UserError: they do not. DistributedDataParallel averages the gradients of one backward per
+            forward; those of a second one it only adds, on each rank its own.
+    """
+    if not dist.is_initialized():
+        return
+    for name, net in nets.items():
+        parameters = [p.detach().double().sum() for p in net.parameters()]
+        least = torch.stack(parameters) if parameters else torch.zeros(1)
+        most = least.clone()
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        if not torch.equal(least.nan_to_num(), most.nan_to_num()):
+            raise UserError(
+                f"the ranks train different weights in network {name}: add up the losses of a step "
+                "and call backward() once, and leave no parameter frozen when training starts"
+            )

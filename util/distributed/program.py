@@ -1,0 +1,107 @@
+"""A program and the job of several ranks that it may be: how it joins them, and how it ends."""
+
+import io
+import itertools
+import logging
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from util.distributed import ranks
+from util.distributed.messages import as_error, is_first_to_fail, print_error_once
+from util.errors import UserError
+
+# gloo raises a plain RuntimeError, from collectives and from backward() alike, whose text begins
+# with the place in its source: "[/…/gloo/transport/tcp/pair.cc:561] Connection closed by peer"
+GLOO_ERROR = re.compile(r"(Gloo \w+ failed with )?\[[^\]]*\bgloo/[^\]]+\.(cc|h):\d+\] ")
+_groups = itertools.count()
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program: a UserError ends in its one message and exit status 2, without a traceback."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may know only ASCII
+    try:
+        main()
+    except UserError as error:
+        print_error_once(as_error(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun passes on another
+        if ranks.is_main():
+            print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(130)
+
+
+def one_process_only() -> None:
+    """For programs that several ranks would only run several times."""
+    if ranks.world_size() > 1:
+        raise UserError(
+            f"this runs in one process, and torchrun started {ranks.world_size()}; use python"
+        )
+
+
+@contextmanager
+def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
+    """Join the ranks for the length of a block; in a job of one process, nothing.
+
+    An error leaves the block as the exit of the process: a UserError is printed once for the whole
+    job (exit status 2), another exception keeps its traceback on the first rank that has one, and
+    a rank that only lost the others says so if nobody else reported an error (exit status 1).
+
+    Args:
+        device: this rank's.
+        timeout_minutes: how long a rank waits for the others before it gives up.
+    """
+    if ranks.world_size() == 1:
+        yield
+        return
+    try:
+        _join(device, timedelta(minutes=timeout_minutes))
+        yield
+    except UserError as error:
+        print_error_once(as_error(error))
+        raise SystemExit(2) from None
+    except Exception as error:
+        if _lost_the_others(error):
+            who = f"rank {ranks.rank()}"
+            print_error_once(as_error(f"{who} lost the other ranks: one was killed, or hangs"))
+            raise SystemExit(1) from None
+        if not is_first_to_fail():
+            raise SystemExit(1) from None
+        raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _lost_the_others(error: Exception) -> bool:
+    """Whether NCCL, the store or gloo failed, and not the program."""
+    from_gloo = type(error) is RuntimeError and GLOO_ERROR.match(str(error))
+    return isinstance(error, dist.DistError) or bool(from_gloo)
+
+
+def _join(device: torch.device, timeout: timedelta) -> None:
+    nccl = device.type == "cuda" and torch.cuda.device_count() >= ranks.local_world_size()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if nccl else "gloo",
+        store=dist.PrefixStore(f"group{next(_groups)}", ranks.store()),
+        rank=ranks.rank(),
+        world_size=ranks.world_size(),
+        timeout=timeout,
+        device_id=device if nccl else None,
+    )
+    if not ranks.is_main():
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")

@@ -1,0 +1,82 @@
+"""The place of this process in the job, and the launcher that started it."""
+
+import os
+from contextlib import suppress
+from datetime import timedelta
+from functools import cache
+
+import torch
+import torch.distributed as dist
+
+
+def rank() -> int:
+    """This process's number in the job, 0 to world_size() - 1."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """This process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_world_size() -> int:
+    """How many processes of the job this machine runs."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size())))
+
+
+def is_main() -> bool:
+    """Whether this process is rank 0, which writes files and prints."""
+    return rank() == 0
+
+
+def summary(device: torch.device, batch_size: int) -> str:
+    """A phrase that says where the job runs and how large its batches are."""
+    if world_size() == 1:
+        return f"{device}, batch size {batch_size}"
+    total = batch_size * world_size()
+    return f"{world_size()} ranks ({device.type}), batch size {batch_size} each, {total} in all"
+
+
+@cache
+def _store_of_job() -> dist.Store:
+    """Torchrun's key-value store, there before the process group and after a restart."""
+    store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
+    while isinstance(store, dist.PrefixStore):  # some versions of torch put the attempt in front
+        store = store.underlying_store
+    return store
+
+
+@cache
+def store() -> dist.Store:
+    """The part of that store for this attempt: keys of one that failed must not be read."""
+    return dist.PrefixStore(f"attempt{restarts()}", _store_of_job())
+
+
+def restarts() -> int:
+    """How often torchrun (`--max-restarts`) has started the job again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def note_saved() -> None:
+    """Remember, in case torchrun starts the job again, that it has saved a state."""
+    if is_main() and "TORCHELASTIC_RUN_ID" in os.environ:
+        with suppress(RuntimeError):  # torchrun was killed: there will be no restart
+            _store_of_job().set("saved", "yes")
+
+
+def saved_before_restart() -> bool:
+    """Whether torchrun has started the job again after it had saved a state."""
+    return restarts() > 0 and _store_of_job().check(["saved"])
+
+
+_LAUNCHER = os.getppid()
+
+
+def launcher_is_gone() -> bool:
+    """Whether torchrun has ended without its ranks, as when it was killed."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != _LAUNCHER
