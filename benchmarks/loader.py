@@ -52,7 +52,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         draw(Path(folder), args.pictures, args.size)
-        opt = TrainOptions().parse(["--dataroot", folder, *OPTIONS, *train_options])
+        opt = TrainOptions().parse(
+            ["--dataroot", folder, "--checkpoints_dir", folder, *OPTIONS, *train_options]
+        )
         print(where(args, train_options))
         rows, fill_rate = prepare_rows(opt, args.workers)
         same_bits(rows)

@@ -6,9 +6,10 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data.base_dataset import BaseDataset, channels, check_channels, get_transform
+from data.base_dataset import BaseDataset, channels, check_channels
 from data.image_folder import contents, make_dataset, missing_folder, two_folders
-from data.image_io import Pictures
+from data.image_io import ImageReader
+from data.transforms import get_transform
 from util.errors import UserError
 
 
@@ -17,7 +18,7 @@ class UnalignedDataset(BaseDataset):
 
     @staticmethod
     def check_options(opt: Namespace) -> Iterator[str]:
-        """Pictures are RGB or grey."""
+        """Images are RGB or grey."""
         return check_channels(opt, "input_nc", "output_nc")
 
     def __init__(self, opt: Namespace) -> None:
@@ -32,7 +33,7 @@ class UnalignedDataset(BaseDataset):
             raise UserError(no_sets(self.root, opt.phase))
         self.A_paths, self.B_paths = (make_dataset(f, opt.max_dataset_size) for f in folders)
         nc_A, nc_B = channels(opt)
-        self.read_A, self.read_B = Pictures(opt, nc_A == 1), Pictures(opt, nc_B == 1)
+        self.read_A, self.read_B = ImageReader(opt, nc_A == 1), ImageReader(opt, nc_B == 1)
         self.transform_A = get_transform(opt, grayscale=nc_A == 1)
         self.transform_B = get_transform(opt, grayscale=nc_B == 1)
 
@@ -55,7 +56,7 @@ class UnalignedDataset(BaseDataset):
             "B_paths": path_B,
         }
 
-    def to_cache(self) -> Sequence[tuple[Pictures, Sequence[str]]]:
+    def to_cache(self) -> Sequence[tuple[ImageReader, Sequence[str]]]:
         """Both sets."""
         return [(self.read_A, self.A_paths), (self.read_B, self.B_paths)]
 
@@ -67,7 +68,7 @@ def no_sets(root: str, phase: str) -> str:
     hint = "Check --dataroot and --phase"
     if os.path.isdir(os.path.join(root, phase)):
         hint += (
-            f"; if the pictures in {phase}/ show A and B side by side, use --dataset_mode aligned "
+            f"; if the images in {phase}/ show A and B side by side, use --dataset_mode aligned "
             "(--model pix2pix)"
         )
     return (
