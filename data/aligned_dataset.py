@@ -8,14 +8,7 @@ from typing import Any
 from PIL import Image
 
 from data.base_dataset import BaseDataset, channels, check_channels
-from data.image_folder import (
-    contents,
-    make_dataset,
-    missing_folder,
-    pair_by_stem,
-    shortened,
-    two_folders,
-)
+from data.image_folder import make_dataset, pair_by_stem, shortened, two_folders
 from data.image_io import ImageReader, load_image
 from data.transforms import get_params, get_transform
 from util.errors import UserError
@@ -46,18 +39,12 @@ class AlignedDataset(BaseDataset):
         if self.side_by_side:
             self.pairs = [(path, path) for path in make_dataset(folder, opt.max_dataset_size)]
         else:
-            folders = two_folders(self.root, opt.phase)
-            if folders is None:
-                raise UserError(no_pairs(self.root, opt.phase))
-            pairs = matching(*folders)
+            beside = f"{opt.phase}/ (A and B side by side in one image), "
+            pairs = matching(*two_folders(self.root, opt.phase, also=beside))
             self.pairs = pairs[: int(min(opt.max_dataset_size, len(pairs)))]
-        nc_A, nc_B = channels(opt)
-        self.grayscale_A, self.grayscale_B = nc_A == 1, nc_B == 1
-        self.both = ImageReader(opt, self.grayscale_A, self.grayscale_B)
-        self.read_A, self.read_B = (
-            ImageReader(opt, self.grayscale_A),
-            ImageReader(opt, self.grayscale_B),
-        )
+        self.grey_A, self.grey_B = (count == 1 for count in channels(opt))
+        self.read_both = ImageReader(opt, self.grey_A, self.grey_B)
+        self.read_A, self.read_B = ImageReader(opt, self.grey_A), ImageReader(opt, self.grey_B)
 
     def __len__(self) -> int:
         """The number of pairs."""
@@ -67,14 +54,14 @@ class AlignedDataset(BaseDataset):
         """One pair: A (C, H, W), B (C, H, W) with the same crop and flip, A_paths, B_paths."""
         path_A, path_B = self.pairs[index]
         if self.side_by_side:
-            A, B = self.both(path_A)
+            A, B = self.read_both(path_A)
         else:
             (A,), (B,) = self.read_A(path_A), self.read_B(path_B)
             self.check_sizes(A, B, path_A, path_B)
         params = get_params(self.opt, A.size)
         return {
-            "A": get_transform(self.opt, params, self.grayscale_A)(A),
-            "B": get_transform(self.opt, params, self.grayscale_B)(B),
+            "A": get_transform(self.opt, params, self.grey_A)(A),
+            "B": get_transform(self.opt, params, self.grey_B)(B),
             "A_paths": path_A,
             "B_paths": path_B,
         }
@@ -83,7 +70,7 @@ class AlignedDataset(BaseDataset):
         """The files of all pairs."""
         paths_A, paths_B = zip(*self.pairs, strict=True)
         if self.side_by_side:
-            return [(self.both, paths_A)]
+            return [(self.read_both, paths_A)]
         return [(self.read_A, paths_A), (self.read_B, paths_B)]
 
     def check_sizes(self, A: Image.Image, B: Image.Image, path_A: str, path_B: str) -> None:
@@ -115,14 +102,3 @@ def matching(folder_A: str, folder_B: str) -> list[tuple[str, str]]:
     if not pairs:
         remedy += "; if they are no pairs at all, use --dataset_mode unaligned (--model cycle_gan)"
     raise UserError(f"images without a partner: {'; '.join(problems)}. {remedy}")
-
-
-def no_pairs(root: str, phase: str) -> str:
-    """Say what was looked for and what is there."""
-    if not os.path.isdir(root):
-        return missing_folder(root)
-    return (
-        f"no pairs for --phase {phase} in --dataroot {root}: looked for {phase}/ (A and B side by "
-        f"side in one image), {phase}A/ with {phase}B/, and A/{phase}/ with B/{phase}/; "
-        f"{contents(root)}. Check --dataroot and --phase"
-    )

@@ -42,11 +42,12 @@ class ImageCache:
         """Map the file of `count` images; OSError or ValueError if it is not there or another."""
         self.path, self.digest, self.count = path, digest, count
         with open(path, "rb") as file:
-            self.bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        if self.bytes[-len(digest) :] != digest:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.bytes = np.frombuffer(mapped, np.uint8)
+        if self.bytes[-len(digest) :].tobytes() != digest:
             raise ValueError(f"{path} was made of other images, or in another way")
-        index = len(self.bytes) - len(digest) - 32 * count
-        self.index = np.frombuffer(self.bytes, np.int64, 4 * count, index).reshape(count, 4)
+        index = len(mapped) - len(digest) - 32 * count
+        self.index = np.frombuffer(mapped, np.int64, 4 * count, index).reshape(count, 4)
 
     def __reduce__(self) -> tuple:
         """A worker that was not forked maps the file again."""
@@ -73,8 +74,11 @@ def fill(dataset: BaseDataset) -> None:
     )
     count = sum(len(reader.grayscale) for reader, _ in files)
     path, digest = place(dataset), digest_of(files)
-    if distributed.local_rank() == 0 and not is_of(path, digest, count):
-        write(path, digest, files)
+    if distributed.local_rank() == 0:
+        try:
+            ImageCache(path, digest, count)
+        except (OSError, ValueError):
+            write(path, digest, files)
     distributed.barrier()
     cache, number = ImageCache(path, digest, count), 0
     for reader, file in files:
@@ -108,13 +112,6 @@ def digest_of(files: Sequence[File]) -> bytes:
             state = stat.st_size, stat.st_mtime_ns
         digest.update(repr((way(reader), os.path.abspath(path), state)).encode())
     return digest.digest()
-
-
-def is_of(path: Path, digest: bytes, count: int) -> bool:
-    """Whether there is a cache file with this digest."""
-    with suppress(OSError, ValueError):
-        return bool(ImageCache(path, digest, count))
-    return False
 
 
 def write(path: Path, digest: bytes, files: Sequence[File]) -> None:

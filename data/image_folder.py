@@ -111,14 +111,29 @@ def shortened(names: list[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def two_folders(root: str, phase: str) -> tuple[str, str] | None:
-    """The folders of A and of B: {phase}A and {phase}B, or A/{phase} and B/{phase}, if there."""
+def two_folders(root: str, phase: str, also: str = "") -> tuple[str, str]:
+    """The folders of A and of B: {phase}A and {phase}B, or A/{phase} and B/{phase}.
+
+    Raises:
+        UserError: neither is there; `also` names what else was looked for.
+    """
     root = root.rstrip(os.sep) or root
     for name_A, name_B in ((f"{phase}A", f"{phase}B"), (f"A/{phase}", f"B/{phase}")):
         folders = os.path.join(root, name_A), os.path.join(root, name_B)
         if all(map(os.path.isdir, folders)):
             return folders
-    return None
+    if not os.path.isdir(root):
+        raise UserError(missing_folder(root))
+    hint = "Check --dataroot and --phase"
+    if os.path.isdir(os.path.join(root, phase)):
+        hint += (
+            f"; if the images in {phase}/ show A and B side by side, use --dataset_mode aligned "
+            "(--model pix2pix)"
+        )
+    raise UserError(
+        f"no images for --phase {phase} in --dataroot {root}: looked for {also}{phase}A/ "
+        f"with {phase}B/, and A/{phase}/ with B/{phase}/; {contents(root)}. {hint}"
+    )
 
 
 def pair_by_stem(

@@ -38,12 +38,8 @@ class SeededDataset(Dataset[Any]):
         """Wrap `dataset`."""
         self.dataset, self.seed = dataset, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        """The sample, the same for the same seed, epoch and index; or a Failure."""
-        return self.__getitems__([key])[0]
-
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
-        """The samples of a batch; torch's loader asks for all of them at once."""
+        """The samples of a batch, in one call from torch's loader."""
         with preserve_rng_state():
             return [self.sample(epoch, index) for epoch, index in keys]
 

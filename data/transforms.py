@@ -17,9 +17,11 @@ from util.errors import UserError
 MOST_PIXELS = 1 << 28  # of a resized image
 
 
-def square(width: int, height: int, load_size: int, crop_size: int) -> tuple[int, int]:
-    """`load_size` in both directions."""
-    return load_size, load_size
+class Preprocess(NamedTuple):
+    """A row of PREPROCESS: (width, height, load_size, crop_size) -> the new size; if it crops."""
+
+    resize: Callable[[int, int, int, int], tuple[int, int]]
+    crops: bool
 
 
 def scaled_to_width(width: int, height: int, load_size: int, crop_size: int) -> tuple[int, int]:
@@ -27,26 +29,14 @@ def scaled_to_width(width: int, height: int, load_size: int, crop_size: int) -> 
     return load_size, max(int(load_size * height / width), crop_size)
 
 
-def unchanged(width: int, height: int, load_size: int, crop_size: int) -> tuple[int, int]:
-    """The size as it is."""
-    return width, height
-
-
 def multiple_of_4(width: int, height: int, load_size: int, crop_size: int) -> tuple[int, int]:
     """The nearest size that two halvings in the generator leave whole."""
     return max(4, round(width / 4) * 4), max(4, round(height / 4) * 4)
 
 
-class Preprocess(NamedTuple):
-    """A row of PREPROCESS."""
-
-    resize: Callable[[int, int, int, int], tuple[int, int]]
-    crops: bool
-
-
 PREPROCESS = {
-    "resize_and_crop": Preprocess(square, crops=True),
-    "crop": Preprocess(unchanged, crops=True),
+    "resize_and_crop": Preprocess(lambda w, h, load_size, _: (load_size, load_size), crops=True),
+    "crop": Preprocess(lambda w, h, *_: (w, h), crops=True),
     "scale_width": Preprocess(scaled_to_width, crops=False),
     "scale_width_and_crop": Preprocess(scaled_to_width, crops=True),
     "none": Preprocess(multiple_of_4, crops=False),

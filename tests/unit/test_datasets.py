@@ -570,7 +570,11 @@ MISTAKES = [
     ("aligned", lambda root: root, ["trainA/ with trainB/", "A/train/", "holds nothing"]),
     ("aligned", only_trainA, ["looked for train/", "holds trainA", "Check --dataroot and --phase"]),
     ("aligned", nothing_but_text, ["train has no image", "holds readme.txt", ".jpeg"]),
-    ("aligned", partner_missing, ["13 only in", "01, 02", "10 and 3 more", "1 only in", "99"]),
+    (
+        "aligned",
+        partner_missing,
+        ["13 only", "01.png, 02.png", "and 3 more", "1 only", "99"],
+    ),
     ("aligned", nothing_pairs, ["horse", "zebra", "--dataset_mode unaligned"]),
     ("aligned", one_name_twice, ["a.jpg and ", "a.png have one name", "rename or remove"]),
     ("aligned", too_narrow, ["a.png is 1x8", "too narrow"]),
