@@ -2,12 +2,12 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image
 
-from data.base_dataset import BaseDataset, channels, check_channels
+from data.base_dataset import BaseDataset, Files, channels, check_channels
 from data.image_folder import make_dataset, pair_by_stem, shortened, two_folders
 from data.image_io import ImageReader, load_image
 from data.transforms import get_params, get_transform
@@ -66,7 +66,7 @@ class AlignedDataset(BaseDataset):
             "B_paths": path_B,
         }
 
-    def to_cache(self) -> Sequence[tuple[ImageReader, Sequence[str]]]:
+    def to_cache(self) -> Files:
         """The files of all pairs."""
         paths_A, paths_B = zip(*self.pairs, strict=True)
         if self.side_by_side:

@@ -12,6 +12,8 @@ from data.transforms import get_params, get_transform
 
 __all__ = ["BaseDataset", "channels", "check_channels", "get_params", "get_transform"]
 
+Files = Sequence[tuple[ImageReader, Sequence[str]]]  # each reader, and the paths that it reads
+
 
 class BaseDataset(torch.utils.data.Dataset[Any], ABC):
     """Subclass this in data/NAME_dataset.py as <Name>Dataset; `--dataset_mode NAME` then finds it.
@@ -51,11 +53,8 @@ class BaseDataset(torch.utils.data.Dataset[Any], ABC):
         The models here read "A", "B" (images), "A_paths" and "B_paths" (str).
         """
 
-    def to_cache(self) -> Sequence[tuple[ImageReader, Sequence[str]]]:
-        """What `--cache ram` keeps: each reader, and the paths that it is called with.
-
-        With a dataset that does not override this, `--cache ram` is refused.
-        """
+    def to_cache(self) -> Files:
+        """What `--cache ram` keeps; a dataset that does not override this is refused with it."""
         return ()
 
 

@@ -2,10 +2,10 @@
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, channels
+from data.base_dataset import BaseDataset, Files, channels
 from data.image_folder import make_dataset
 from data.image_io import ImageReader
 from data.transforms import get_transform, to_unit
@@ -58,6 +58,6 @@ class ColorizationDataset(BaseDataset):
         lab = rgb_to_lab(rgb.double()).float()
         return {"A": lab[:1] / 50 - 1, "B": lab[1:] / 110, "A_paths": path, "B_paths": path}
 
-    def to_cache(self) -> Sequence[tuple[ImageReader, Sequence[str]]]:
+    def to_cache(self) -> Files:
         """All images, in RGB."""
         return [(self.read, self.paths)]

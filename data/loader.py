@@ -68,12 +68,9 @@ class Loader:
         end_workers_at_exit(self.batches)
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch of the next iteration.
+        """Choose the epoch of the next iteration, which with the seed decides all that is random.
 
-        Args:
-            epoch: any number; together with the seed it decides order, crops and flips.
-            start: leave out the first `start` images of the epoch, counted over all ranks: those
-                that a resumed run has seen.
+        The first `start` images (over all ranks), which a resumed run has seen, are left out.
         """
         self.sampler.epoch, self.sampler.start = epoch, start
 
@@ -105,20 +102,15 @@ class Loader:
             yield batch
 
     def waiting_advice(self, share: float) -> str | None:
-        """What to print after an epoch in which training waited for data.
+        """What to try when training waited for data for this share of the time, 0 to 1.
 
-        Args:
-            share: the part of the time that it waited, 0 to 1.
-
-        Returns:
-            A sentence with what is left to try; None if it hardly waited.
+        A sentence to print; None if it hardly waited.
         """
         if share < WORTH_MENTIONING:
             return None
         files = self.dataset.to_cache() if isinstance(self.dataset, BaseDataset) else ()
-        uncached = any(not reader.places for reader, _ in files)
         cores, remedies = share_of_cores(), []
-        if uncached:
+        if any(reader.cached is None for reader, _ in files):
             remedies.append("--cache ram decodes and resizes each image only once")
         if self.num_threads < cores:
             remedies.append(f"--num_threads {cores} loads in more processes")
@@ -129,9 +121,7 @@ class Loader:
 
 def available_cores() -> int:
     """The number of processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_of_cores() -> int:

@@ -1,10 +1,10 @@
 """One folder of images, for `--model test`."""
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, check_channels
+from data.base_dataset import BaseDataset, Files, check_channels
 from data.image_folder import make_dataset
 from data.image_io import ImageReader
 from data.transforms import get_transform
@@ -40,6 +40,6 @@ class SingleDataset(BaseDataset):
         path = self.A_paths[index]
         return {"A": self.transform(*self.read(path)), "A_paths": path}
 
-    def to_cache(self) -> Sequence[tuple[ImageReader, Sequence[str]]]:
+    def to_cache(self) -> Files:
         """All images."""
         return [(self.read, self.A_paths)]

@@ -10,10 +10,10 @@ This one teaches a network to fill holes: A is an image with a grey square in it
 import os
 import random
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, check_channels, get_transform
+from data.base_dataset import BaseDataset, Files, check_channels, get_transform
 from data.image_folder import make_dataset
 from data.image_io import ImageReader
 
@@ -72,6 +72,6 @@ class TemplateDataset(BaseDataset):
         holed[:, y : y + side, x : x + side] = 0
         return {"A": holed, "B": whole, "A_paths": path, "B_paths": path}
 
-    def to_cache(self) -> Sequence[tuple[ImageReader, Sequence[str]]]:
+    def to_cache(self) -> Files:
         """What --cache ram keeps. Leave it out, read files as you like, and there is no cache."""
         return [(self.read, self.paths)]

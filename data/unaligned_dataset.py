@@ -2,10 +2,10 @@
 
 import random
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, channels, check_channels
+from data.base_dataset import BaseDataset, Files, channels, check_channels
 from data.image_folder import make_dataset, two_folders
 from data.image_io import ImageReader
 from data.transforms import get_transform
@@ -52,6 +52,6 @@ class UnalignedDataset(BaseDataset):
             "B_paths": path_B,
         }
 
-    def to_cache(self) -> Sequence[tuple[ImageReader, Sequence[str]]]:
+    def to_cache(self) -> Files:
         """Both sets."""
         return [(self.read_A, self.A_paths), (self.read_B, self.B_paths)]

@@ -6,11 +6,10 @@ Takes the options of train.py, so that sizes are judged by --preprocess, --netG,
 without --model, those of the model that the --dataset_mode is made for (for single images, the
 options of test.py). Reads every sample and every file of --phase and of train, val and test.
 
-Exit status 0: no problem; 1: problems, listed one a line; 2: the options are wrong, the dataset is
-not there, or a process that reads was killed; 130: Ctrl-C. A problem is what training stops at,
-what leaks from training into testing, or what the networks would see otherwise than the files show
-it (transparency, CMYK, dark 16 bits, images smaller than the crop). A note, such as a copy within
-a part, is only good to know, and does not change the exit status.
+Exit status 0: no problem; 1: problems, one a line; 2: the options are wrong, the dataset is not
+there, or a process that reads was killed; 130: Ctrl-C. A problem is what training stops at, what
+leaks from training into testing, or what the networks see otherwise than the files show it. A
+note, such as a copy within a part, does not change the exit status.
 """
 
 import argparse
@@ -88,12 +87,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table; `argv` None takes the program's own arguments.
-
-    Raises:
-        UserError: the dataset is not there.
-        SystemExit: with status 1 if there are problems, with 130 after Ctrl-C.
-    """
+    """Run the program; `argv` None takes its own arguments. SystemExit and UserError as above."""
     distributed.one_process_only()
     opt = parse(argv)
     try:
@@ -175,20 +169,10 @@ def read(
 
 def results(checks: Checks, processes: int) -> Iterator[Seen]:
     """Yield all results in order, with a bar if somebody is watching."""
-    loader = DataLoader(
-        checks,
-        batch_size=None,
-        num_workers=min(processes, len(checks)),
-        collate_fn=unchanged,
-        worker_init_fn=leave_signals_to_training,
-    )
-    with worker_trouble_explained(processes):
+    workers, init = min(processes, len(checks)), leave_signals_to_training
+    loader = DataLoader(checks, batch_size=None, num_workers=workers, worker_init_fn=init)
+    with worker_trouble_explained(workers):
         yield from tqdm(loader, leave=False, disable=None)
-
-
-def unchanged(seen: Seen) -> Seen:
-    """In place of torch's conversion."""
-    return seen
 
 
 def unequal_in_batches(opt: argparse.Namespace, samples: list[Seen]) -> Iterator[str]:

@@ -41,6 +41,7 @@ class Checks(Dataset[Seen]):
     def __init__(self, opt: Namespace, needs: tuple[str, ...]) -> None:
         """Keep what samples are judged by; `needs` are the images that the model reads."""
         self.opt, self.needs = opt, needs
+        self.file_name = f"data/{opt.dataset_mode}_dataset.py"
         self.tasks: list[tuple[str, BaseDataset | ImageReader, Any]] = []
 
     def __len__(self) -> int:
@@ -76,46 +77,42 @@ class Checks(Dataset[Seen]):
     def sample(self, phase: str, dataset: BaseDataset, index: int) -> Seen:
         """Read a sample with the random numbers of an epoch."""
         seen = Seen(phase, f"sample {index} of --phase {phase}")
-        file = f"data/{self.opt.dataset_mode}_dataset.py"
         try:
             with preserve_rng_state():
                 seed_all(self.opt.seed, 0, index)
                 sample = dataset[index]
+            if not isinstance(sample, dict):
+                raise TypeError(f"a sample must be a dict, not a {type(sample).__name__}")
+            self.judge(sample, seen)
         except UserError as error:
             seen.problems.append(str(error))
         except Exception as error:  # a plug-in's; the other samples are still to be read
-            seen.problems.append(f"{seen.name}: {file} fails: {type(error).__name__}: {error}")
-        else:
-            if isinstance(sample, dict):
-                self.judge(sample, seen)
-            else:
-                kind = type(sample).__name__
-                seen.problems.append(f"{seen.name}: {file} returns a {kind}; return a dict")
+            text = f"{self.file_name} fails: {type(error).__name__}: {error}"
+            seen.problems.append(f"{seen.name}: {text}")
         return seen
 
     def judge(self, sample: dict[str, Any], seen: Seen) -> None:
         """Whether the sample is what the model can take."""
         for side in self.needs:
             image, path = sample.get(side), sample.get(f"{side}_paths")
-            where = path if isinstance(path, str) else seen.name
             seen.paths += [path] if isinstance(path, str) else []
             problem = self.misfit(side, image, seen.phase)
             if problem:
+                where = path if isinstance(path, str) else seen.name
                 seen.problems.append(f"{where}: {side} {problem}")
-            elif image is not None:
+            else:
                 seen.sizes[side] = image.shape[2], image.shape[1]
 
     def misfit(self, side: str, image: Any, phase: str) -> str | None:
         """Why the networks cannot take one image of a sample."""
-        opt, file = self.opt, f"data/{self.opt.dataset_mode}_dataset.py"
         if not isinstance(image, torch.Tensor) or image.dim() != 3 or not image.numel():
-            return f"is no tensor (channels, height, width); mend {file}"
-        count = dict(zip("AB", channels(opt), strict=True)).get(side, len(image))
+            return f"is no tensor (channels, height, width); mend {self.file_name}"
+        count = dict(zip("AB", channels(self.opt), strict=True)).get(side, len(image))
         if len(image) != count:
             return f"has {len(image)} channels, not {count}; see --input_nc and --output_nc"
         if not image.isfinite().all() or image.abs().max() > 1.001:
-            return f"is not in [-1, 1]; mend {file}"
-        return network_misfit(opt, (image.shape[2], image.shape[1]), phase)
+            return f"is not in [-1, 1]; mend {self.file_name}"
+        return network_misfit(self.opt, (image.shape[2], image.shape[1]), phase)
 
 
 def network_misfit(opt: Namespace, size: Size, phase: str) -> str | None:
@@ -163,7 +160,7 @@ def deep(image: Image.Image) -> Iterator[str]:
 
 
 def digest(image: Image.Image) -> bytes:
-    """16 bytes that are equal for equal pixels and, in practice, for these only."""
+    """16 bytes that are equal for equal pixels."""
     return hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
 
 

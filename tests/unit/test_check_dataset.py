@@ -334,7 +334,7 @@ def test_a_plug_in_is_read_through_itself(aligned, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("sample", "problem"),
     [
-        ([], "returns a list"),
+        ([], "must be a dict, not a list"),
         ({"A": torch.zeros(3, 256, 256)}, "B is no tensor (channels, height, width)"),
         ({"A": torch.zeros(1, 256, 256), "B": torch.zeros(3, 256, 256)}, "A has 1 channels"),
         ({"A": torch.zeros(3, 256, 256), "B": torch.ones(3, 256, 256) * 2}, "B is not in [-1, 1]"),
