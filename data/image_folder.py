@@ -139,27 +139,19 @@ def two_folders(root: str, phase: str, also: str = "") -> tuple[str, str]:
 def pair_by_stem(
     folder_A: str, folder_B: str, ending_A: str = "", ending_B: str = ""
 ) -> tuple[list[tuple[str, str]], list[str], list[str]]:
-    """Pair the images of two folders by their relative paths without suffix.
-
-    Args:
-        folder_A: the folder of A.
-        folder_B: the folder of B.
-        ending_A: what the stems of A end in besides; other files are passed over.
-        ending_B: what those of B end in.
+    """Pair the images of two folders by their relative paths without ending and suffix.
 
     Returns:
         The pairs (path of A, path of B), then the images of A and those of B without a partner.
+        Names that do not end in `ending_A`, `ending_B` are passed over.
 
     Raises:
-        UserError: a stem that is there twice, or a folder without images.
+        UserError: a name that is there twice, or a folder without images.
     """
     A, B = by_stem(folder_A, ending_A), by_stem(folder_B, ending_B)
     pairs = [(path, B[stem]) for stem, path in A.items() if stem in B]
-    only_A, only_B = (
-        [path for stem, path in mine.items() if stem not in theirs]
-        for mine, theirs in ((A, B), (B, A))
-    )
-    return pairs, only_A, only_B
+    only_A = [path for stem, path in A.items() if stem not in B]
+    return pairs, only_A, [path for stem, path in B.items() if stem not in A]
 
 
 def by_stem(folder: str, ending: str = "") -> dict[str, str]:

@@ -17,6 +17,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def read(
     checks = Checks(opt, models.find_model_using_name(opt.model).needs)
     for phase, dataset in datasets.items():
         count = int(min(opt.max_dataset_size, len(dataset)))
-        checks.tasks += [(phase, dataset, index) for index in range(count)]
+        checks.tasks += [partial(checks.sample, phase, dataset, i) for i in range(count)]
     samples = list(results(checks, opt.num_threads))
     checks.tasks, known = [], set()
     plain = ImageReader(argparse.Namespace(**{**vars(opt), "preprocess": "none"}))
@@ -163,7 +164,7 @@ def read(
         for reader, path in (*listed, *others):
             if path not in known and is_image_file(path):
                 known.add(path)
-                checks.tasks.append((phase, reader, path))
+                checks.tasks.append(partial(checks.file, phase, reader, path))
     return samples, list(results(checks, opt.num_threads))
 
 
@@ -176,7 +177,7 @@ def results(checks: Checks, processes: int) -> Iterator[Seen]:
 
 
 def unequal_in_batches(opt: argparse.Namespace, samples: list[Seen]) -> Iterator[str]:
-    """The images that cannot share a batch with most others, for their sizes."""
+    """The images whose size keeps them out of a batch with most others."""
     trained = [seen for seen in samples if seen.phase == opt.phase]
     for side in "AB" if opt.batch_size > 1 else "":
         counts = Counter(seen.sizes[side] for seen in trained if side in seen.sizes)

@@ -2,7 +2,7 @@
 
 import hashlib
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,13 +36,13 @@ class Seen:
 
 
 class Checks(Dataset[Seen]):
-    """Item N reads and judges sample or file N."""
+    """Item N is the result of call N of `tasks`, which reads a sample or a file."""
 
     def __init__(self, opt: Namespace, needs: tuple[str, ...]) -> None:
         """Keep what samples are judged by; `needs` are the images that the model reads."""
         self.opt, self.needs = opt, needs
         self.file_name = f"data/{opt.dataset_mode}_dataset.py"
-        self.tasks: list[tuple[str, BaseDataset | ImageReader, Any]] = []
+        self.tasks: list[Callable[[], Seen]] = []
 
     def __len__(self) -> int:
         """The number of samples and files."""
@@ -50,10 +50,7 @@ class Checks(Dataset[Seen]):
 
     def __getitem__(self, number: int) -> Seen:
         """What is wrong with a sample or a file, if anything."""
-        phase, source, which = self.tasks[number]
-        if isinstance(source, ImageReader):
-            return self.file(phase, source, which)
-        return self.sample(phase, source, which)
+        return self.tasks[number]()
 
     def file(self, phase: str, reader: ImageReader, path: str) -> Seen:
         """Read a file as training does."""

@@ -1,11 +1,13 @@
 """scripts/check_dataset.py: each kind of damage, made here on purpose, must be in its list."""
 
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -416,6 +418,15 @@ def test_processes_find_what_one_process_finds(folders, capsys):
     alone = run(capsys, folders, "unaligned")
     assert alone[0] == 1 and len(alone[1]) == 2
     assert run(capsys, folders, "unaligned", "--num_threads", "2") == alone
+
+
+def test_the_work_can_be_sent_to_processes_that_are_not_forked(aligned):
+    argv = ["--dataroot", str(aligned), "--dataset_mode", "aligned", *HERE]
+    opt = check_dataset.parse(argv)
+    datasets, _ = check_dataset.build_all(opt)
+    checks = check_dataset.Checks(opt, ("A", "B"))
+    checks.tasks = [partial(checks.sample, "train", datasets["train"], 0)]
+    assert pickle.loads(pickle.dumps(checks))[0] == checks[0]
 
 
 def test_a_killed_process_is_a_mistake_not_a_good_dataset(aligned, capsys, monkeypatch):
