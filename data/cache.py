@@ -1,188 +1,168 @@
-"""`--cache ram`: the pictures of a dataset, decoded and resized once, in memory that is shared.
+"""`--cache ram`: the images of a dataset, decoded and resized once, in one memory-mapped file.
 
-Pixels are those of the files, bit for bit: what is kept is the 8-bit picture before anything random
-is done to it. The ranks of a machine and their workers see one copy, which the ranks fill together
-before training starts.
+The file holds the 8-bit pixels before anything random is done to them. The operating system keeps
+it in memory, one copy for all ranks and workers, and later runs find it again. It is in
+{checkpoints_dir}/.image_cache, and may be deleted while no run uses it.
 """
 
-import itertools
+import hashlib
+import mmap
+import os
+import shutil
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
+import PIL
+from PIL import Image
 from tqdm import tqdm
 
 from data.base_dataset import BaseDataset
-from data.image_io import Pictures
-from data.loader import share_of_cores
-from data.memory import SharedBlock, available_memory, size_text
+from data.image_io import ImageReader
+from data.loader import available_cores
 from util import distributed
 from util.errors import UserError
+from util.files import atomic_write, explain_write_errors
 
-HEADROOM = 0.9  # of the memory that is there; the rest is for training
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class Store:
-    """8-bit pictures of many sizes in one SharedBlock, found by their numbers."""
-
-    def __init__(self, shapes: Sequence[tuple[int, int, int]]) -> None:
-        """Reserve memory for pictures of these shapes (C, H, W)."""
-        self.channels = np.array([shape[0] for shape in shapes], np.int8)
-        ends = np.cumsum([c * h * w for c, h, w in shapes], dtype=np.int64)
-        self.start = np.concatenate(([0], ends)) + index_size(len(shapes))
-        self.block = SharedBlock(int(self.start[-1]))
-        self._look()
-
-    def _look(self) -> None:
-        count = len(self.channels)
-        self.index = np.frombuffer(self.block.bytes, np.int32, 2 * count).reshape(count, 2)
-        self.values = torch.frombuffer(self.block.bytes, dtype=torch.uint8)
-
-    def __getstate__(self) -> dict:
-        """For a worker: the block, and not the views of it."""
-        return {name: vars(self)[name] for name in ("channels", "start", "block")}
-
-    def __setstate__(self, state: dict) -> None:
-        """The same store, in the worker."""
-        vars(self).update(state)
-        self._look()
-
-    def put(self, number: int, picture: torch.Tensor) -> None:
-        """Keep a picture (C, H, W), if it is not larger than was said."""
-        channels, height, width = picture.shape
-        if picture.numel() <= self.start[number + 1] - self.start[number]:
-            self._view(number, height, width).copy_(picture)
-            self.index[number] = height, width  # last: now it is there
-
-    def get(self, first: int, count: int) -> tuple[torch.Tensor, ...] | None:
-        """Pictures number `first` and following, (C, H, W) uint8; None if they are not there."""
-        sizes = self.index[first : first + count].tolist()
-        if not all(map(all, sizes)):
-            return None
-        return tuple(self._view(first + i, *size) for i, size in enumerate(sizes))
-
-    def _view(self, number: int, height: int, width: int) -> torch.Tensor:
-        shape = int(self.channels[number]), height, width
-        start = int(self.start[number])
-        return self.values[start : start + shape[0] * height * width].view(shape)
+REMEDY = "choose another --checkpoints_dir, or leave --cache ram out"
+ABANDONED = 3600  # seconds after which nobody writes on to an unfinished file
+File = tuple[ImageReader, str]  # and a path that it reads
 
 
-def index_size(count: int) -> int:
-    """Bytes in front of the pictures: height and width of each, 0 until it is there."""
-    return count * 2 * np.dtype(np.int32).itemsize
+class ImageCache:
+    """A cache file: the pixels, (start, width, height, channels) of each image, and a digest."""
+
+    def __init__(self, path: Path, digest: bytes, count: int) -> None:
+        """Map the file of `count` images; OSError or ValueError if it is not there or another."""
+        self.path, self.digest, self.count = path, digest, count
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.bytes = np.frombuffer(mapped, np.uint8)
+        if self.bytes[-len(digest) :].tobytes() != digest:
+            raise ValueError(f"{path} was made of other images, or in another way")
+        index = len(mapped) - len(digest) - 32 * count
+        self.index = np.frombuffer(mapped, np.int64, 4 * count, index).reshape(count, 4)
+
+    def __reduce__(self) -> tuple:
+        """A worker that was not forked maps the file again."""
+        return ImageCache, (self.path, self.digest, self.count)
+
+    def image(self, number: int) -> Image.Image:
+        """Image `number`, in the order in which they were put in; grey or RGB."""
+        start, width, height, channels = self.index[number].tolist()
+        mode, size = "L" if channels == 1 else "RGB", width * height * channels
+        pixels = self.bytes[start : start + size]
+        return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
 
 
-class File(NamedTuple):
-    """A file to be kept, and what reads it."""
+def fill(dataset: BaseDataset) -> None:
+    """Have the readers of a dataset take their images from a cache file, made here if need be.
 
-    pictures: Pictures
-    path: str
-
-
-def fill(dataset: Dataset) -> None:
-    """Read the pictures of a dataset into memory, from which it then takes them.
-
-    All ranks call it, with the same dataset.
+    All ranks call it, with the same dataset; the first of each machine writes.
 
     Raises:
-        UserError: they do not fit, or one cannot be read.
+        UserError: the disk has no room, or an image cannot be read.
     """
-    files, shapes = plan(dataset)
-    check_size(len(files), needed(shapes))
-    store = Store(list(itertools.chain.from_iterable(shapes)))
-    first = list(itertools.accumulate(map(len, shapes), initial=0))
-    numbered = list(zip(files, first, strict=False))
-    ranks, rank = distributed.local_world_size(), distributed.local_rank()
-    read(store, numbered[rank::ranks])
-    distributed.mean({"read": 1.0})  # waits for all ranks
-    read(store, [(file, n) for file, n in numbered if not store.index[n].any()])
-    for file, number in numbered:
-        file.pictures.places[file.path] = number
-        file.pictures.store = store
-
-
-def is_filled(dataset: Dataset) -> bool:
-    """Whether the dataset takes its pictures from memory."""
-    return any(pictures.store is not None for pictures, _ in readers(dataset))
-
-
-def size_if_it_fits(dataset: Dataset) -> int | None:
-    """Bytes that a cache of the dataset would take; None if it cannot be or does not fit."""
-    size = size_of_cache(dataset)
-    return size if 0 < size <= HEADROOM * available_memory() else None
-
-
-@lru_cache(maxsize=1)  # asked for again and again, of one dataset; it may read many headers
-def size_of_cache(dataset: Dataset) -> int:
-    """Bytes for the pictures of a dataset; 0 if it does not say which they are."""
-    return needed(plan(dataset)[1])
-
-
-def plan(dataset: Dataset) -> tuple[list[File], list[list[tuple[int, int, int]]]]:
-    """The files that a dataset reads, and the shapes of the pictures that each will give."""
-    files = [File(*each) for each in dict.fromkeys(pairs(dataset))]
-    return files, list(in_threads(lambda file: file.pictures.shapes(file.path), files))
-
-
-def pairs(dataset: Dataset) -> Iterator[tuple[Pictures, str]]:
-    """Every (reader, path) of a dataset."""
-    for pictures, paths in readers(dataset):
-        yield from ((pictures, path) for path in paths)
-
-
-def readers(dataset: Dataset) -> Sequence[tuple[Pictures, Sequence[str]]]:
-    """What reads the files of a dataset, and their paths; none if it does not say."""
-    return dataset.to_cache() if isinstance(dataset, BaseDataset) else ()
-
-
-def needed(shapes: Sequence[Sequence[tuple[int, int, int]]]) -> int:
-    """Bytes of memory for pictures of these shapes."""
-    flat = list(itertools.chain.from_iterable(shapes))
-    return index_size(len(flat)) + sum(c * h * w for c, h, w in flat)
-
-
-def check_size(count: int, size: int) -> None:
-    """Say how much memory the cache takes; UserError if that is too much."""
-    free = available_memory()
-    if size > HEADROOM * free:
-        raise UserError(
-            f"--cache ram: {count} pictures take {size_text(size)} of memory and "
-            f"{size_text(free)} are free here, of which training needs some; leave the flag out, "
-            "or keep less (--max_dataset_size, --load_size). In a container, memory that several "
-            "ranks share is limited by /dev/shm too (docker run --shm-size)"
-        )
-    distributed.print0(
-        f"--cache ram: {count} pictures take {size_text(size)} of memory ({size_text(free)} free)"
+    files = list(
+        dict.fromkeys((read, path) for read, paths in dataset.to_cache() for path in paths)
     )
+    count = sum(len(reader.grayscale) for reader, _ in files)
+    path, digest = place(dataset), digest_of(files)
+    if distributed.local_rank() == 0:
+        try:
+            ImageCache(path, digest, count)
+        except (OSError, ValueError):
+            write(path, digest, files)
+    distributed.barrier()
+    cache, number = ImageCache(path, digest, count), 0
+    for reader, file in files:
+        reader.cached, reader.places[file] = cache.image, number
+        number += len(reader.grayscale)
+    distributed.print0(f"--cache ram: {count} images, {size_text(len(cache.bytes))}, are in {path}")
 
 
-def read(store: Store, files: Sequence[tuple[File, int]]) -> None:
-    """Put the pictures of some files into the store, with a bar that shows how far it is."""
-
-    def keep(numbered: tuple[File, int]) -> None:
-        file, number = numbered
-        for i, picture in enumerate(file.pictures.prepared(file.path)):
-            store.put(number + i, picture)
-
-    hidden = not (files and distributed.is_main() and sys.stderr.isatty())
-    with tqdm(total=len(files), desc="reading", unit="picture", disable=hidden) as bar:
-        for _ in in_threads(keep, files):
-            bar.update()
+def place(dataset: BaseDataset) -> Path:
+    """The cache file of a dataset: one for each way to prepare it, replaced when images change."""
+    root = os.path.abspath(dataset.root)
+    ways = [way(reader) for reader, _ in dataset.to_cache()]
+    key = hashlib.blake2b(repr((root, type(dataset).__name__, ways)).encode(), digest_size=6)
+    name = f"{os.path.basename(root)}-{dataset.opt.phase}-{key.hexdigest()}"
+    return Path(dataset.opt.checkpoints_dir) / ".image_cache" / name
 
 
-def in_threads(function: Callable[[T], R], values: Sequence[T], portion: int = 16) -> Iterator[R]:
-    """Yield function(value) in order, computed by as many threads as this rank has cores.
+def way(reader: ImageReader) -> tuple:
+    """What the pixels depend on beside the files."""
+    opt = reader.opt
+    return opt.preprocess, opt.load_size, opt.crop_size, reader.grayscale, str(reader.method)
 
-    PIL decodes and resizes outside of Python's lock.
+
+def digest_of(files: Sequence[File]) -> bytes:
+    """16 bytes that change with the files, how they are prepared, and the version of PIL."""
+    digest = hashlib.blake2b(PIL.__version__.encode(), digest_size=16)
+    for reader, path in files:
+        state: tuple[int, ...] = ()
+        with suppress(OSError):  # reading it will say what is wrong
+            stat = os.stat(path)
+            state = stat.st_size, stat.st_mtime_ns
+        digest.update(repr((way(reader), os.path.abspath(path), state)).encode())
+    return digest.digest()
+
+
+def write(path: Path, digest: bytes, files: Sequence[File]) -> None:
+    """Write a cache file, under a name of its own until it is whole: other runs may do the same."""
+    own = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    with explain_write_errors(path, REMEDY):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in path.parent.glob(f"*{path.name}.*"):  # of runs that were killed
+            if time.time() - old.stat().st_mtime > ABANDONED:
+                old.unlink(missing_ok=True)
+        with atomic_write(own, durable=True) as file:
+            write_images(file, files, lambda: shutil.disk_usage(path.parent).free)
+            file.write(digest)
+        os.replace(own, path)
+
+
+def write_images(file: BinaryIO, files: Sequence[File], free: Callable[[], int]) -> None:
+    """Write the pixels of all files and their index.
+
+    Raises:
+        UserError: judging by those written so far, they take more than is `free`.
     """
-    portions = [values[i : i + portion] for i in range(0, len(values), portion)]
-    with ThreadPoolExecutor(share_of_cores()) as executor:
-        for results in executor.map(lambda part: [function(value) for value in part], portions):
-            yield from results
+    index, end = [], 0
+    for done, images in enumerate(read_all(files)):
+        if done % 16 == 1 and (rest := end // done * (len(files) - done)) > free():
+            raise UserError(
+                f"--cache ram: {len(files)} files take {size_text(end + rest)} in {file.name}, and "
+                f"{size_text(free())} are free there; free some space, {REMEDY}"
+            )
+        for image in images:
+            pixels = image.tobytes()
+            index.append((end, *image.size, len(image.getbands())))
+            end += file.write(pixels)
+    file.write(np.array(index, np.int64).tobytes())
+
+
+def read_all(files: Sequence[File]) -> Iterator[tuple[Image.Image, ...]]:
+    """Yield the images of each file, read by a thread per core (PIL works outside of the GIL)."""
+    threads = available_cores()
+    hidden = not (distributed.is_main() and sys.stderr.isatty())
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(files), desc="reading", unit="file", disable=hidden) as bar,
+    ):
+        for first in range(0, len(files), 4 * threads):  # or images not yet written fill the memory
+            part = files[first : first + 4 * threads]
+            for images in pool.map(lambda file: file[0].read(file[1]), part):
+                yield images
+                bar.update()
+
+
+def size_text(size: int) -> str:
+    """A size as people write it: 3.2 GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -2,12 +2,13 @@
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, channels, get_transform, to_unit
+from data.base_dataset import BaseDataset, Files, channels
 from data.image_folder import make_dataset
-from data.image_io import Pictures
+from data.image_io import ImageReader
+from data.transforms import get_transform, to_unit
 from util.color import rgb_to_lab
 
 
@@ -43,7 +44,7 @@ class ColorizationDataset(BaseDataset):
         """
         super().__init__(opt)
         self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
-        self.read = Pictures(opt)
+        self.read = ImageReader(opt)
         self.transform = get_transform(opt, convert=False)
 
     def __len__(self) -> int:
@@ -57,6 +58,6 @@ class ColorizationDataset(BaseDataset):
         lab = rgb_to_lab(rgb.double()).float()
         return {"A": lab[:1] / 50 - 1, "B": lab[1:] / 110, "A_paths": path, "B_paths": path}
 
-    def to_cache(self) -> Sequence[tuple[Pictures, Sequence[str]]]:
+    def to_cache(self) -> Files:
         """All images, in RGB."""
         return [(self.read, self.paths)]

@@ -1,25 +1,17 @@
-"""Finding and reading image files; every way in which that fails ends in a UserError."""
+"""Finding image files; every way in which that fails ends in a UserError."""
 
 import contextlib
 import difflib
 import os
-import warnings
 from collections.abc import Iterator
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from data.image_io import load_image
 from util.errors import UserError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
 IMG_EXTENSIONS = [ending for suffix in SUFFIXES for ending in (suffix, suffix.upper())]
-
-ORIENTATION = 0x0112  # the EXIF tag
-# Told by content, not by name. PIL knows more, among them PostScript, which is a program to run.
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
-PART = 1 << 20  # values at a time
-# From half of its limit (178 million pixels) on PIL warns of every picture: these are legal here.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def is_image_file(filename: str) -> bool:
@@ -119,73 +111,65 @@ def shortened(names: list[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def two_folders(root: str, phase: str) -> tuple[str, str] | None:
-    """The folders of A and of B: {phase}A and {phase}B, or A/{phase} and B/{phase}, if there."""
+def two_folders(root: str, phase: str, also: str = "") -> tuple[str, str]:
+    """The folders of A and of B: {phase}A and {phase}B, or A/{phase} and B/{phase}.
+
+    Raises:
+        UserError: neither is there; `also` names what else was looked for.
+    """
     root = root.rstrip(os.sep) or root
     for name_A, name_B in ((f"{phase}A", f"{phase}B"), (f"A/{phase}", f"B/{phase}")):
         folders = os.path.join(root, name_A), os.path.join(root, name_B)
         if all(map(os.path.isdir, folders)):
             return folders
-    return None
+    if not os.path.isdir(root):
+        raise UserError(missing_folder(root))
+    hint = "Check --dataroot and --phase"
+    if os.path.isdir(os.path.join(root, phase)):
+        hint += (
+            f"; if the images in {phase}/ show A and B side by side, use --dataset_mode aligned "
+            "(--model pix2pix)"
+        )
+    raise UserError(
+        f"no images for --phase {phase} in --dataroot {root}: looked for {also}{phase}A/ "
+        f"with {phase}B/, and A/{phase}/ with B/{phase}/; {contents(root)}. {hint}"
+    )
 
 
-def load_image(path: str, mode: str = "RGB") -> Image.Image:
-    """Read an image file, upright, in 8 bits a channel.
+def pair_by_stem(
+    folder_A: str, folder_B: str, ending_A: str = "", ending_B: str = ""
+) -> tuple[list[tuple[str, str]], list[str], list[str]]:
+    """Pair the images of two folders by their relative paths without ending and suffix.
 
-    Args:
-        path: the file; the orientation that its EXIF data give is applied.
-        mode: "RGB" or "L". Transparency is dropped, values of 16 bits are scaled to 8.
+    Returns:
+        The pairs (path of A, path of B), then the images of A and those of B without a partner.
+        Names that do not end in `ending_A`, `ending_B` are passed over.
 
     Raises:
-        UserError: the file cannot be read as an image, with its path and the reason.
+        UserError: a name that is there twice, or a folder without images.
     """
-    try:
-        with Image.open(_no_pipe(path), formats=FORMATS) as image:
-            image.load()
-            with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
-                if image.getexif().get(ORIENTATION, 1) != 1:  # else it would only be copied
-                    image = ImageOps.exif_transpose(image)
-            image = eight_bits(image)
-            return image if image.mode == mode else image.convert(mode)  # copies cost time
-    except Exception as error:  # PIL's decoders raise nearly anything on damaged files
-        raise UserError(
-            f"cannot read the image {one_line(path)}: {reason(error)}; replace it or move it "
-            "elsewhere"
-        ) from error
+    A, B = by_stem(folder_A, ending_A), by_stem(folder_B, ending_B)
+    pairs = [(path, B[stem]) for stem, path in A.items() if stem in B]
+    only_A = [path for stem, path in A.items() if stem not in B]
+    return pairs, only_A, [path for stem, path in B.items() if stem not in A]
 
 
-def _no_pipe(path: str) -> str:
-    """The path; OSError where reading it could wait forever."""
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise OSError("it is a pipe or a device")
-    return path
+def by_stem(folder: str, ending: str = "") -> dict[str, str]:
+    """Map each relative path without ending and suffix to its image."""
+    paths: dict[str, str] = {}
+    for path in make_dataset(folder):
+        stem = os.path.splitext(os.path.relpath(path, folder))[0]
+        if not stem.endswith(ending):
+            continue
+        first = paths.setdefault(stem.removesuffix(ending), path)
+        if first != path:
+            raise UserError(
+                f"{first} and {path} have one name before the suffix, so that it is not "
+                "clear which one belongs to the pair; rename or remove one"
+            )
+    return paths
 
 
 def default_loader(path: str) -> Image.Image:
     """`load_image` under the name that people's own datasets import."""
     return load_image(path)
-
-
-def reason(error: Exception) -> str:
-    """Why reading failed, in a few words."""
-    if isinstance(error, UnidentifiedImageError):
-        return "this is no image file of a known format"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"{str(error).partition(',')[0]}, so make it smaller or cut it up"
-    return getattr(error, "strerror", None) or one_line(error) or type(error).__name__
-
-
-def eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey values to 8 bits, which PIL's `convert` clips or truncates.
-
-    Mode I holds 32 bits, in which some programs write what fits in 8: that is left as it is.
-    """
-    if not image.mode.startswith("I"):
-        return image
-    values = np.asarray(image)
-    scale = 1 if image.mode == "I" and values.max() <= 255 else 257
-    rounded = np.empty(values.size, np.uint8)
-    for start in range(0, values.size, PART):  # all at once in float64 takes gigabytes
-        part = values.reshape(-1)[start : start + PART].astype(np.float64)
-        rounded[start : start + PART] = (part / scale).round().clip(0, 255)
-    return Image.fromarray(rounded.reshape(values.shape))

@@ -1,33 +1,31 @@
-"""What a dataset reads its picture files with, so that `--cache ram` can keep what is in them."""
+"""Reading image files; every way in which that fails ends in a UserError."""
 
 import contextlib
 import os
+import threading
+import warnings
 from argparse import Namespace
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import InterpolationMode
 
-from data.base_dataset import Picture, prepare, preprocess_of, resized_size, square
-from data.image_folder import FORMATS, ORIENTATION, load_image
-from util.errors import UserError
+from data.transforms import prepare
+from util.errors import UserError, one_line
 
-SIZE = (0x0100, 0x0101)  # the tags of a TIFF's width and height
-
-
-class Store(Protocol):
-    """Where the pictures of a file may already be: data/cache.py."""
-
-    def get(self, first: int, count: int) -> tuple[torch.Tensor, ...] | None:
-        """Pictures number `first` and following, (C, H, W) uint8; None if they are not there."""
+ORIENTATION = 0x0112  # the EXIF tag
+# Told by content, not by name. PIL knows more, among them PostScript, which is a program to run.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
+PART = 1 << 20  # values at a time
+_one_at_a_time = threading.Lock()  # warning filters are the whole process's
 
 
-class Pictures:
-    """Reads picture files for a dataset, or finds them in the cache once there is one.
+class ImageReader:
+    """Reads image files for a dataset, or takes their images from the cache once there is one.
 
-    What it returns goes through `get_transform`, which takes both kinds, with the same result.
+    Images come out prepared (grey or RGB, resized for --preprocess) in both cases; `get_transform`
+    then finds nothing to resize, and crops and flips them.
     """
 
     def __init__(
@@ -36,89 +34,116 @@ class Pictures:
         *grayscale: bool,
         method: InterpolationMode | int = InterpolationMode.BICUBIC,
     ) -> None:
-        """Keep how the pictures are prepared.
+        """Keep how the images are prepared.
 
         Args:
             opt: reads preprocess, load_size and crop_size.
-            grayscale: as for `get_transform`; two of them for files that hold two pictures, side
+            grayscale: as for `get_transform`; two of them for files that hold two images, side
                 by side.
             method: how to resize, as for `get_transform`.
         """
         self.opt, self.grayscale, self.method = opt, grayscale or (False,), method
-        self.store: Store | None = None
-        self.places: dict[str, int] = {}
+        self.cached: Callable[[int], Image.Image] | None = None  # image number N of the cache
+        self.places: dict[str, int] = {}  # path: the number of its first image there
 
-    def __call__(self, path: str) -> tuple[Picture, ...]:
-        """The pictures in a file: from the file as they are, or prepared (uint8) from the cache.
+    def __call__(self, path: str) -> tuple[Image.Image, ...]:
+        """The images in a file, from left to right.
 
         Raises:
             UserError: the file cannot be read as an image, or is too narrow to be divided.
         """
-        if self.store is not None and path in self.places:
-            found = self.store.get(self.places[path], len(self.grayscale))
-            if found is not None:
-                return found
-        return self.decode(path)
+        if self.cached is None or path not in self.places:
+            return self.read(path)
+        first = self.places[path]
+        return tuple(map(self.cached, range(first, first + len(self.grayscale))))
 
     def decode(self, path: str) -> tuple[Image.Image, ...]:
-        """The pictures in a file, from left to right."""
+        """The images in a file as they are there, in RGB."""
         image = load_image(path)
         return (image,) if len(self.grayscale) == 1 else halves(image, path)
 
-    def prepared(self, path: str) -> list[torch.Tensor]:
-        """What the cache keeps of a file: for each picture in it (C, H, W) uint8."""
-        return [
-            as_uint8(prepare(image, self.opt, grayscale, self.method))
+    def read(self, path: str) -> tuple[Image.Image, ...]:
+        """The images in a file, prepared."""
+        return tuple(
+            prepare(image, self.opt, grayscale, self.method)
             for image, grayscale in zip(self.decode(path), self.grayscale, strict=True)
-        ]
+        )
 
-    def shapes(self, path: str) -> list[tuple[int, int, int]]:
-        """The (C, H, W) that `prepared` will have, from the head of the file alone."""
-        size = (1, 1)  # any: all pictures become square
-        if preprocess_of(self.opt).resize is not square:
-            whole = size_in_header(path)
-            size = whole[0] // len(self.grayscale), whole[1]
-            if not size[0]:
-                self.decode(path)  # too narrow: it says so
-        width, height = resized_size(self.opt, size)
-        return [(1 if grayscale else 3, height, width) for grayscale in self.grayscale]
+
+def load_image(path: str, mode: str = "RGB") -> Image.Image:
+    """Read an image file, upright, in 8 bits a channel.
+
+    Args:
+        path: the file; the orientation that its EXIF data give is applied.
+        mode: "RGB" or "L". Transparency is dropped, values of 16 bits are scaled to 8.
+
+    Raises:
+        UserError: the file cannot be read as an image, with its path and the reason.
+    """
+    with open_image(path) as image:
+        image.load()
+        with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
+            if image.getexif().get(ORIENTATION, 1) != 1:  # else it would only be copied
+                image = ImageOps.exif_transpose(image)
+        image = eight_bits(image)
+        return image if image.mode == mode else image.convert(mode)  # copies cost time
+
+
+@contextlib.contextmanager
+def open_image(path: str) -> Iterator[Image.Image]:
+    """An image file as PIL opens it; what fails in the block is a UserError with the path."""
+    try:
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise OSError("it is a pipe or a device")  # reading it could wait forever
+        # from half of its limit (178 million pixels) on PIL warns: these are legal here
+        with _one_at_a_time, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=FORMATS)
+        with image:
+            yield image
+    except UserError:
+        raise
+    except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+        raise UserError(
+            f"cannot read the image {one_line(path)}: {reason(error)}; replace it or move it "
+            "elsewhere"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """Why reading failed, in a few words."""
+    if isinstance(error, UnidentifiedImageError):
+        return "this is no image file of a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{str(error).partition(',')[0]}, so make it smaller or cut it up"
+    return getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey values to 8 bits, which PIL's `convert` clips or truncates.
+
+    Mode I holds 32 bits, in which some programs write what fits in 8: that is left as it is.
+    """
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    scale = 1 if image.mode == "I" and values.max() <= 255 else 257
+    rounded = np.empty(values.size, np.uint8)
+    for start in range(0, values.size, PART):  # all at once in float64 takes gigabytes
+        part = values.reshape(-1)[start : start + PART].astype(np.float64)
+        rounded[start : start + PART] = (part / scale).round().clip(0, 255)
+    return Image.fromarray(rounded.reshape(values.shape))
 
 
 def halves(image: Image.Image, path: str) -> tuple[Image.Image, Image.Image]:
-    """The left and the right half of a picture; of an odd width the last column is dropped."""
+    """The left and the right half of an image; of an odd width the last column is dropped."""
     half = image.width // 2
     if not half:
         raise UserError(
-            f"{path} is {image.width}x{image.height}, too narrow for two pictures side by side; "
+            f"{path} is {image.width}x{image.height}, too narrow for two images side by side; "
             "replace it or move it elsewhere"
         )
     return (
         image.crop((0, 0, half, image.height)),
         image.crop((half, 0, 2 * half, image.height)),
     )
-
-
-def as_uint8(image: Image.Image) -> torch.Tensor:
-    """A grey or RGB picture as (C, H, W) uint8."""
-    values = np.array(image)
-    return torch.from_numpy(values[None] if values.ndim == 2 else values.transpose(2, 0, 1))
-
-
-def size_in_header(path: str) -> tuple[int, int]:
-    """(width, height) of the picture that `load_image` would return, mostly without reading it.
-
-    It is only a plan: a picture that turns out larger stays out of the cache.
-    """
-    if not os.path.isfile(path):
-        return load_image(path).size  # it knows what to say
-    with contextlib.suppress(Exception):
-        with Image.open(path, formats=FORMATS) as image:
-            # PIL reads the whole of a PNG in search of EXIF data behind the pixels
-            told = image.format != "PNG" or "exif" in image.info
-            # from 5 on, width and height are swapped
-            turned = told and image.getexif().get(ORIENTATION, 1) >= 5
-            # newer versions of PIL have turned a TIFF's size here, older ones not
-            tags = image.tag_v2 if image.format == "TIFF" else {}
-            width, height = (tags.get(tag, n) for tag, n in zip(SIZE, image.size, strict=True))
-            return (height, width) if turned else (width, height)
-    return load_image(path).size  # it knows what to say

@@ -4,28 +4,29 @@ Neither the number of workers nor how they are started, nor the number of ranks 
 batch size, nor where a run was resumed changes a sample or its place in the epoch.
 """
 
-import hashlib
 import os
-import random
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 
+from data.base_dataset import BaseDataset
+from data.sampler import EpochSampler
+from data.seeding import Failure, Samples, SeededDataset
 from data.worker_signals import end_workers_at_exit, leave_signals_to_training
 from util import distributed
 from util.errors import UserError
+
+WORTH_MENTIONING = 0.1  # of the time
 
 
 class Loader:
     """Iterating yields the collated batches of this rank, for the epoch of `set_epoch`."""
 
-    def __init__(self, dataset: Dataset, opt: Namespace, start_method: str | None = None) -> None:
+    def __init__(self, dataset: Samples, opt: Namespace, start_method: str | None = None) -> None:
         """Prepare the workers; they start with the first iteration and stay for all epochs.
 
         All ranks of a machine together have no more workers than it has processor cores; how many
@@ -67,12 +68,9 @@ class Loader:
         end_workers_at_exit(self.batches)
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch of the next iteration.
+        """Choose the epoch of the next iteration, which with the seed decides all that is random.
 
-        Args:
-            epoch: any number; together with the seed it decides order, crops and flips.
-            start: leave out the first `start` images of the epoch, counted over all ranks: those
-                that a resumed run has seen.
+        The first `start` images (over all ranks), which a resumed run has seen, are left out.
         """
         self.sampler.epoch, self.sampler.start = epoch, start
 
@@ -103,12 +101,27 @@ class Loader:
                 raise UserError(batch.message)
             yield batch
 
+    def waiting_advice(self, share: float) -> str | None:
+        """What to try when training waited for data for this share of the time, 0 to 1.
+
+        A sentence to print; None if it hardly waited.
+        """
+        if share < WORTH_MENTIONING:
+            return None
+        files = self.dataset.to_cache() if isinstance(self.dataset, BaseDataset) else ()
+        cores, remedies = share_of_cores(), []
+        if any(reader.cached is None for reader, _ in files):
+            remedies.append("--cache ram decodes and resizes each image only once")
+        if self.num_threads < cores:
+            remedies.append(f"--num_threads {cores} loads in more processes")
+        if not remedies:
+            remedies.append("all processor cores load already; smaller files are read faster")
+        return f"training waited for data {share:.0%} of the time; {', or '.join(remedies)}"
+
 
 def available_cores() -> int:
-    """The processor cores that this process may use, 1 or more."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_of_cores() -> int:
@@ -119,133 +132,6 @@ def share_of_cores() -> int:
 def default_num_threads(from_memory: bool, most: int = 8) -> int:
     """How many workers load if nobody says: what is in memory comes fastest without any."""
     return 0 if from_memory else min(most, share_of_cores())
-
-
-class EpochSampler:
-    """Deal one permutation of the images to the ranks, as lists of (epoch, index).
-
-    Step k takes the k-th group of batch_size * world_size images, and rank r the r-th part of it.
-    If the last group does not divide by the number of ranks, images from the beginning of the
-    epoch fill it up, so that all ranks do the same number of steps.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int = 0,
-        shuffle: bool = True,
-        limit: float = float("inf"),
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        """Keep the numbers: `size` images, of which an epoch takes `limit`."""
-        self.size, self.batch_size, self.seed, self.shuffle = size, batch_size, seed, shuffle
-        self.images = int(min(size, limit))
-        self.rank, self.world_size = rank, world_size
-        self.epoch, self.start = 0, 0
-
-    def __len__(self) -> int:
-        """The number of steps from `start` to the end of the epoch."""
-        left = max(0, self.images - self.start)
-        return -(-left // (self.batch_size * self.world_size))
-
-    def order(self) -> list[int]:
-        """The images of the whole epoch, over all ranks."""
-        if not self.shuffle:
-            return list(range(self.images))
-        generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
-        return torch.randperm(self.size, generator=generator).tolist()[: self.images]
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield, for each step, this rank's (epoch, index) pairs."""
-        return deal(
-            self.order(), self.epoch, self.start, self.batch_size, self.rank, self.world_size
-        )
-
-
-def deal(
-    order: list[int], epoch: int, start: int, batch_size: int, rank: int, world_size: int
-) -> Iterator[list[tuple[int, int]]]:
-    """The groups of EpochSampler; epoch and start are those at the time of the call."""
-    step = batch_size * world_size
-    for first in range(start, len(order), step):
-        group = order[first : first + step]
-        group += [order[i % len(order)] for i in range(-len(group) % world_size)]
-        share = len(group) // world_size
-        yield [(epoch, index) for index in group[rank * share : (rank + 1) * share]]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A UserError on its way out of a worker: torch would wrap the exception in a traceback."""
-
-    message: str
-
-
-class SeededDataset(Dataset):
-    """A dataset whose keys are (epoch, index), so that workers that live on know the epoch."""
-
-    def __init__(self, dataset: Dataset, seed: int) -> None:
-        """Wrap `dataset`."""
-        self.dataset, self.seed = dataset, seed
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        """The sample, the same for the same seed, epoch and index; or a Failure."""
-        return self.__getitems__([key])[0]
-
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
-        """The samples of a batch; torch's loader asks for all of them at once."""
-        with preserve_rng_state():
-            return [self.sample(epoch, index) for epoch, index in keys]
-
-    def sample(self, epoch: int, index: int) -> Any:
-        """A sample, with random numbers of its own; or a Failure."""
-        seed_all(self.seed, epoch, index)
-        try:
-            return self.dataset[index]
-        except UserError as error:
-            return Failure(str(error))
-
-
-def seed_of(*key: int) -> int:
-    """A 64-bit seed for a key of numbers: the same on every machine, unrelated for close keys."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
-
-
-@contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's (CPU) random numbers from `key`; put them back after."""
-    with preserve_rng_state():
-        seed_all(*key)
-        yield
-
-
-def seed_all(*key: int) -> None:
-    """Seed Python's, numpy's and torch's (CPU) random numbers from `key`."""
-    seed = seed_of(*key)
-    random.seed(seed)
-    np.random.seed([seed % 2**32, seed >> 32])
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPUs as well
-
-
-@contextmanager
-def preserve_rng_state() -> Iterator[None]:
-    """After this block the random numbers go on as if it had not been.
-
-    In it, one thread only, as in a worker: how torch splits the work can change the last bit.
-    """
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
-        torch.set_num_threads(threads)
 
 
 def collate(samples: list[Any]) -> Any:

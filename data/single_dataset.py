@@ -1,12 +1,13 @@
 """One folder of images, for `--model test`."""
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, check_channels, get_transform
+from data.base_dataset import BaseDataset, Files, check_channels
 from data.image_folder import make_dataset
-from data.image_io import Pictures
+from data.image_io import ImageReader
+from data.transforms import get_transform
 
 
 class SingleDataset(BaseDataset):
@@ -16,7 +17,7 @@ class SingleDataset(BaseDataset):
 
     @staticmethod
     def check_options(opt: Namespace) -> Iterator[str]:
-        """Pictures are RGB or grey."""
+        """Images are RGB or grey."""
         return check_channels(opt, "input_nc")  # also of a generator that was trained from B to A
 
     def __init__(self, opt: Namespace) -> None:
@@ -27,7 +28,7 @@ class SingleDataset(BaseDataset):
         """
         super().__init__(opt)
         self.A_paths = make_dataset(self.root, opt.max_dataset_size)
-        self.read = Pictures(opt, opt.input_nc == 1)
+        self.read = ImageReader(opt, opt.input_nc == 1)
         self.transform = get_transform(opt, grayscale=opt.input_nc == 1)
 
     def __len__(self) -> int:
@@ -39,6 +40,6 @@ class SingleDataset(BaseDataset):
         path = self.A_paths[index]
         return {"A": self.transform(*self.read(path)), "A_paths": path}
 
-    def to_cache(self) -> Sequence[tuple[Pictures, Sequence[str]]]:
+    def to_cache(self) -> Files:
         """All images."""
         return [(self.read, self.A_paths)]

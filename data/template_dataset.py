@@ -1,7 +1,7 @@
 r"""A worked example: copy this file to data/NAME_dataset.py and make it yours.
 
 `--dataset_mode NAME` then finds it; the class must be called <Name>Dataset (my_own: MyOwnDataset).
-This one teaches a network to fill holes: A is a picture with a grey square in it, B the picture.
+This one teaches a network to fill holes: A is an image with a grey square in it, B the image.
 
     python train.py --dataroot ./datasets/photos --name holes --model pix2pix \
         --dataset_mode template --hole_size 0.3
@@ -10,12 +10,12 @@ This one teaches a network to fill holes: A is a picture with a grey square in i
 import os
 import random
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, check_channels, get_transform
+from data.base_dataset import BaseDataset, Files, check_channels, get_transform
 from data.image_folder import make_dataset
-from data.image_io import Pictures
+from data.image_io import ImageReader
 
 
 class TemplateDataset(BaseDataset):
@@ -49,7 +49,7 @@ class TemplateDataset(BaseDataset):
         super().__init__(opt)  # keeps opt as self.opt and opt.dataroot as self.root
         self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
         grayscale = opt.input_nc == 1
-        self.read = Pictures(opt, grayscale)  # from the files, or from the cache of --cache ram
+        self.read = ImageReader(opt, grayscale)  # from the files, or from the cache of --cache ram
         # resize, crop, flip as the options say; to [-1, 1]
         self.transform = get_transform(opt, grayscale=grayscale)
 
@@ -61,7 +61,7 @@ class TemplateDataset(BaseDataset):
         """One sample: A and B (C, H, W) in [-1, 1], and where they are from.
 
         If A and B are two files, draw crop and flip once, for both: `params = get_params(opt,
-        size_of(image))`, then `get_transform(opt, params)`; data/aligned_dataset.py does it.
+        image.size)`, then `get_transform(opt, params)`, as data/aligned_dataset.py does.
         """
         path = self.paths[index]
         whole = self.transform(*self.read(path))
@@ -72,6 +72,6 @@ class TemplateDataset(BaseDataset):
         holed[:, y : y + side, x : x + side] = 0
         return {"A": holed, "B": whole, "A_paths": path, "B_paths": path}
 
-    def to_cache(self) -> Sequence[tuple[Pictures, Sequence[str]]]:
+    def to_cache(self) -> Files:
         """What --cache ram keeps. Leave it out, read files as you like, and there is no cache."""
         return [(self.read, self.paths)]

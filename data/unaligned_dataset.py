@@ -1,15 +1,14 @@
 """Two sets of images without pairs, for CycleGAN."""
 
-import os
 import random
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, channels, check_channels, get_transform
-from data.image_folder import contents, make_dataset, missing_folder, two_folders
-from data.image_io import Pictures
-from util.errors import UserError
+from data.base_dataset import BaseDataset, Files, channels, check_channels
+from data.image_folder import make_dataset, two_folders
+from data.image_io import ImageReader
+from data.transforms import get_transform
 
 
 class UnalignedDataset(BaseDataset):
@@ -17,7 +16,7 @@ class UnalignedDataset(BaseDataset):
 
     @staticmethod
     def check_options(opt: Namespace) -> Iterator[str]:
-        """Pictures are RGB or grey."""
+        """Images are RGB or grey."""
         return check_channels(opt, "input_nc", "output_nc")
 
     def __init__(self, opt: Namespace) -> None:
@@ -28,11 +27,9 @@ class UnalignedDataset(BaseDataset):
         """
         super().__init__(opt)
         folders = two_folders(self.root, opt.phase)
-        if folders is None:
-            raise UserError(no_sets(self.root, opt.phase))
         self.A_paths, self.B_paths = (make_dataset(f, opt.max_dataset_size) for f in folders)
         nc_A, nc_B = channels(opt)
-        self.read_A, self.read_B = Pictures(opt, nc_A == 1), Pictures(opt, nc_B == 1)
+        self.read_A, self.read_B = ImageReader(opt, nc_A == 1), ImageReader(opt, nc_B == 1)
         self.transform_A = get_transform(opt, grayscale=nc_A == 1)
         self.transform_B = get_transform(opt, grayscale=nc_B == 1)
 
@@ -55,22 +52,6 @@ class UnalignedDataset(BaseDataset):
             "B_paths": path_B,
         }
 
-    def to_cache(self) -> Sequence[tuple[Pictures, Sequence[str]]]:
+    def to_cache(self) -> Files:
         """Both sets."""
         return [(self.read_A, self.A_paths), (self.read_B, self.B_paths)]
-
-
-def no_sets(root: str, phase: str) -> str:
-    """Say what was looked for and what is there."""
-    if not os.path.isdir(root):
-        return missing_folder(root)
-    hint = "Check --dataroot and --phase"
-    if os.path.isdir(os.path.join(root, phase)):
-        hint += (
-            f"; if the pictures in {phase}/ show A and B side by side, use --dataset_mode aligned "
-            "(--model pix2pix)"
-        )
-    return (
-        f"no two sets of images for --phase {phase} in --dataroot {root}: looked for {phase}A/ "
-        f"with {phase}B/, and A/{phase}/ with B/{phase}/; {contents(root)}. {hint}"
-    )

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import data
 import models
-from data.base_dataset import PREPROCESS
 from data.loader import default_num_threads
+from data.transforms import PREPROCESS
 from models.networks import DISCRIMINATORS, GENERATORS, INITS, NORMS, canonical_norm
 from options import checks
 from options.parser import HelpFormatter, Parser
@@ -176,7 +176,7 @@ class BaseOptions:
             "--cache",
             default="none",
             choices=["none", "ram"],
-            help="ram: decode and resize the images once and keep them in memory",
+            help="ram: decode and resize the images once, for all runs, into a file kept in memory",
         )
         add("--batch_size", type=int, default=1, help="images in a batch, per process")
         add("--load_size", type=int, default=286, help="scale images to this size")

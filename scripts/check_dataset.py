@@ -3,47 +3,43 @@
     python scripts/check_dataset.py --dataroot ./datasets/facades --dataset_mode aligned
 
 Takes the options of train.py, so that sizes are judged by --preprocess, --netG, --netD and so on;
-without --model, those of the model that the --dataset_mode is made for (for single pictures, the
-options of test.py). Reads every file of --phase and of train, val and test, as training does.
+without --model, those of the model that the --dataset_mode is made for (for single images, the
+options of test.py). Reads every sample and every file of --phase and of train, val and test.
 
-Exit status 0: no problem; 1: problems, listed in one table; 2: the options are wrong, or the data
-set is not there; 130: Ctrl-C. A problem is what training stops at, what leaks from training into
-testing, or what the networks would see otherwise than the files show it (transparency, CMYK, dark
-16 bits, pictures smaller than the crop). A note is what is only good to know (palettes, copies
-within a part, pictures with a strange suffix), and does not change the exit status.
+Exit status 0: no problem; 1: problems, one a line; 2: the options are wrong, the dataset is not
+there, or a process that reads was killed; 130: Ctrl-C. A problem is what training stops at, what
+leaks from training into testing, or what the networks see otherwise than the files show it. A
+note, such as a copy within a part, does not change the exit status.
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.base_dataset import resized_size  # noqa: E402
-from data.loader import available_cores  # noqa: E402
+import models  # noqa: E402
+from data import find_dataset_using_name  # noqa: E402
+from data.base_dataset import BaseDataset  # noqa: E402
+from data.image_folder import is_image_file  # noqa: E402
+from data.image_io import ImageReader  # noqa: E402
+from data.loader import available_cores, worker_trouble_explained  # noqa: E402
+from data.worker_signals import leave_signals_to_training  # noqa: E402
 from options.base_options import BaseOptions  # noqa: E402
 from options.parser import Parser  # noqa: E402
 from options.test_options import TestOptions  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
-from scripts.dataset_check.duplicates import Sample, duplicates  # noqa: E402
-from scripts.dataset_check.findings import Finding, table  # noqa: E402
-from scripts.dataset_check.listing import (  # noqa: E402
-    MODES,
-    Listing,
-    Picture,
-    list_files,
-    phases,
-)
-from scripts.dataset_check.pool import results  # noqa: E402
-from scripts.dataset_check.reading import Seen, read_ignored, read_picture  # noqa: E402
-from scripts.dataset_check.samples import SampleReader, batches_of  # noqa: E402
-from scripts.dataset_check.sizes import final_size, misfit, named, unequal_sizes  # noqa: E402
+from scripts.dataset_check.reading import Checks, Seen, named  # noqa: E402
 from util import distributed  # noqa: E402
+from util.errors import UserError, one_line  # noqa: E402
 
 MODEL_OF = {"aligned": "pix2pix", "colorization": "colorization", "single": "test"}
 
@@ -92,34 +88,35 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table; `argv` None takes the program's own arguments.
-
-    Raises:
-        UserError: the dataset is not there.
-        SystemExit: with status 1 if there are problems, with 130 after Ctrl-C.
-    """
+    """Run the program; `argv` None takes its own arguments. SystemExit and UserError as above."""
     distributed.one_process_only()
     opt = parse(argv)
     try:
-        findings, files = check(opt)
+        problems = report(opt)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    problems = report(findings, files, opt)
     if problems:
         raise SystemExit(1)
 
 
-def report(findings: list[Finding], files: int, opt: argparse.Namespace) -> int:
-    """Print the table, if there is anything to list, and one line; returns the problems."""
-    for line in [*table(findings, opt.dataroot), ""] if findings else []:
-        distributed.print0(line)
-    problems = sum(not finding.note for finding in findings)
-    notes = len(findings) - problems
-    counts = f"{counted(problems, 'problem')}" + (f", {counted(notes, 'note')}" if notes else "")
+def report(opt: argparse.Namespace) -> int:
+    """Print what is wrong, what is good to know, and a summary; returns the number of problems."""
+    datasets, problems = build_all(opt)
+    samples, files = read(opt, datasets)
+    problems += [text for seen in (*samples, *files) for text in seen.problems]
+    problems += unequal_in_batches(opt, samples)
+    leaks, notes = compare(datasets, files)
+    problems = sorted({*problems, *leaks})
+    for kind, texts in (("problem", problems), ("note", notes)):
+        for text in texts:
+            distributed.print0(f"{kind}: {one_line(text)}")
+    for phase in datasets:
+        distributed.print0(summary(opt, phase, samples, files))
     distributed.print0(
-        f"{counted(files, 'file')} in {opt.dataroot} read as {opt.dataset_mode}: {counts}"
+        f"{counted(len(files), 'file')} in {opt.dataroot} read as {opt.dataset_mode}: "
+        f"{counted(len(problems), 'problem')}" + (f", {counted(len(notes), 'note')}" * bool(notes))
     )
-    return problems
+    return len(problems)
 
 
 def counted(number: int, noun: str) -> str:
@@ -127,125 +124,108 @@ def counted(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
-def check(opt: argparse.Namespace) -> tuple[list[Finding], int]:
-    """Everything about a dataset that is worth a row, and how many files were read.
+def build_all(opt: argparse.Namespace) -> tuple[dict[str, BaseDataset], list[str]]:
+    """The dataset of every part that is there, and why others cannot be built.
 
     Raises:
-        UserError: the dataset is not there.
+        UserError: nothing is there of --phase.
     """
-    if opt.dataset_mode in MODES:
-        return check_files(opt, list_files(opt))
-    return check_samples(opt)
+    single = opt.dataset_mode == "single"  # where --phase plays no part
+    phases = [opt.phase] if single else dict.fromkeys(["train", opt.phase, "val", "test"])
+    kind = find_dataset_using_name(opt.dataset_mode)
+    datasets, problems = {}, []
+    for phase in phases:
+        names = [""] if single else [phase, f"{phase}A", f"{phase}B", f"A/{phase}", f"B/{phase}"]
+        there = any(os.path.isdir(os.path.join(opt.dataroot, name)) for name in names)
+        try:
+            datasets[phase] = kind(argparse.Namespace(**{**vars(opt), "phase": phase}))
+        except Exception as error:  # a plug-in may raise anything where it has no such part
+            if there and isinstance(error, UserError):
+                problems.append(f"--phase {phase} is not read: {error}")
+            elif there or phase == opt.phase:
+                raise
+    return datasets, problems
 
 
-def check_files(opt: argparse.Namespace, listing: Listing) -> tuple[list[Finding], int]:
-    """A dataset whose layout we know: every file is read once."""
-    findings, seen = read_files(listing.pictures, opt, listing.ignored)
-    sizes = {picture.path: found.size for picture, found in seen.items() if found.size}
-    findings += listing.findings
-    findings += judge_sizes(opt, seen)
-    findings += judge_pairs(opt, listing.pairs, sizes)
-    samples = samples_of(listing.pairs, seen)
-    findings += duplicates(samples, opt.dataroot, phases(opt))
-    return findings, len(listing.pictures)
+def read(
+    opt: argparse.Namespace, datasets: dict[str, BaseDataset]
+) -> tuple[list[Seen], list[Seen]]:
+    """Read all samples and all files, each once."""
+    checks = Checks(opt, models.find_model_using_name(opt.model).needs)
+    for phase, dataset in datasets.items():
+        count = int(min(opt.max_dataset_size, len(dataset)))
+        checks.tasks += [partial(checks.sample, phase, dataset, i) for i in range(count)]
+    samples = list(results(checks, opt.num_threads))
+    checks.tasks, known = [], set()
+    plain = ImageReader(argparse.Namespace(**{**vars(opt), "preprocess": "none"}))
+    for phase, dataset in datasets.items():
+        listed = [(reader, p) for reader, paths in dataset.to_cache() for p in paths]
+        others = [(plain, p) for seen in samples if seen.phase == phase for p in seen.paths]
+        for reader, path in (*listed, *others):
+            if path not in known and is_image_file(path):
+                known.add(path)
+                checks.tasks.append(partial(checks.file, phase, reader, path))
+    return samples, list(results(checks, opt.num_threads))
 
 
-def check_samples(opt: argparse.Namespace) -> tuple[list[Finding], int]:
-    """Somebody's own dataset: every sample is read through it, and then the files it names."""
-    reader = SampleReader(opt)
-    seen, findings, files = [], [], {}
-    for sample, result in progress(reader, reader.samples(), opt, "sample"):
-        if result is None:
-            findings.append(deadly(reader.name(sample)))
-            continue
-        findings += result.findings
-        seen.append((sample, result))
-        for path in result.paths:
-            files.setdefault(path, Picture(path, sample[0]))
-    for sizes in batches_of(opt, seen, reader):
-        findings += unequal_sizes(opt, sizes)
-    more, pictures = read_files(list(files.values()), opt)
-    findings += more + list(duplicates(samples_of([], pictures), opt.dataroot, phases(opt)))
-    return list(dict.fromkeys(findings)), len(files) or len(seen)
+def results(checks: Checks, processes: int) -> Iterator[Seen]:
+    """Yield all results in order, with a bar if somebody is watching."""
+    workers, init = min(processes, len(checks)), leave_signals_to_training
+    loader = DataLoader(checks, batch_size=None, num_workers=workers, worker_init_fn=init)
+    with worker_trouble_explained(workers):
+        yield from tqdm(loader, leave=False, disable=None)
 
 
-def read_files(
-    pictures: list[Picture], opt: argparse.Namespace, ignored: Iterable[str] = ()
-) -> tuple[list[Finding], dict[Picture, Seen]]:
-    """Read all files in processes; returns what is wrong with them, and what stays of them."""
-    findings, seen = [], {}
-    task = partial(read_file, colour=opt.dataset_mode == "colorization")
-    for item, result in progress(task, [*pictures, *ignored], opt, "file"):
-        if result is None:
-            findings.append(deadly(item.path if isinstance(item, Picture) else item))
-            continue
-        findings += result.findings
-        if result.digests:
-            seen[item] = result._replace(findings=[])
-    return findings, seen
+def unequal_in_batches(opt: argparse.Namespace, samples: list[Seen]) -> Iterator[str]:
+    """The images whose size keeps them out of a batch with most others."""
+    trained = [seen for seen in samples if seen.phase == opt.phase]
+    for side in "AB" if opt.batch_size > 1 else "":
+        counts = Counter(seen.sizes[side] for seen in trained if side in seen.sizes)
+        usual = max(counts, key=lambda size: (counts[size], size), default=None)
+        for seen in trained:
+            if side in seen.sizes and seen.sizes[side] != usual:
+                yield (
+                    f"{(seen.paths or [seen.name])[side == 'B' and len(seen.paths) > 1]}: {side} "
+                    f"is {named(seen.sizes[side])}, and most are {named(usual)}; for --batch_size "
+                    f"{opt.batch_size} make all equal, or use --preprocess resize_and_crop"
+                )
 
 
-def read_file(item: Picture | str, colour: bool) -> Seen:
-    """Read a picture of the dataset, or look into a file that no dataset reads."""
-    return read_ignored(item) if isinstance(item, str) else read_picture(item, colour)
+def compare(datasets: dict[str, BaseDataset], files: list[Seen]) -> tuple[list[str], list[str]]:
+    """Images, or pairs, that are there twice: problems (in two parts) and notes (in one).
+
+    A note is also a pair of two sizes, which only resizing makes equal.
+    """
+    read = {seen.name: seen for seen in files if seen.digests}
+    first: dict[tuple[bytes, ...], tuple[str, str]] = {}
+    problems, notes = [], []
+    for phase, dataset in datasets.items():
+        pairs = list(getattr(dataset, "pairs", []))
+        paired = {path for pair in pairs for path in pair}
+        pairs += [(s.name, s.name) for s in files if s.phase == phase and s.name not in paired]
+        for A, B in (pair for pair in pairs if read.keys() >= set(pair)):
+            other, where = first.setdefault(read[A].digests + read[B].digests, (A, phase))
+            if where != phase:
+                problems.append(f"{A} of {phase} is the same as {other} of {where}; remove one")
+            elif other != A:
+                notes.append(f"{A} is the same as {other}")
+            if read[A].size != read[B].size:
+                sizes = f"{named(read[A].size)} and {B} is {named(read[B].size)}"
+                notes.append(f"{A} is {sizes}; see that they show the same part when resized")
+    return problems, notes
 
 
-def deadly(path: str) -> Finding:
-    """The row of a file that ends the process that reads it."""
-    remedy = "replace it, or free memory: the process that read it was killed, twice"
-    return Finding("kills its reader", path, remedy)
-
-
-def progress(
-    task: Callable[[Any], Any], items: list[Any], opt: argparse.Namespace, unit: str
-) -> Iterator[tuple[Any, Any]]:
-    """Results of all items, with a bar if somebody is watching."""
-    done = results(task, items, min(opt.num_threads, len(items)))
-    return iter(tqdm(done, total=len(items), unit=unit, leave=False, disable=None))
-
-
-def judge_sizes(opt: argparse.Namespace, seen: dict[Picture, Seen]) -> Iterator[Finding]:
-    """Pictures of a size that the options cannot use."""
-    batches: dict[str, dict[str, tuple[int, int]]] = {}
-    for picture, found in seen.items():
-        trained = opt.isTrain and picture.phase == opt.phase
-        trouble = misfit(opt, found.size, trained)
-        if trouble:
-            yield Finding(trouble[0], picture.path, trouble[1])
-        elif picture.phase == opt.phase:
-            sizes = batches.setdefault(picture.side, {})
-            sizes[picture.path] = final_size(opt, found.size)
-    for sizes in batches.values():
-        yield from unequal_sizes(opt, sizes)
-
-
-def judge_pairs(
-    opt: argparse.Namespace, pairs: list[tuple[str, str]], sizes: dict[str, tuple[int, int]]
-) -> Iterator[Finding]:
-    """A and B of a pair, in two files, that differ in size."""
-    for A, B in pairs:
-        if A not in sizes or B not in sizes or sizes[A] == sizes[B]:
-            continue
-        if resized_size(opt, sizes[A]) == resized_size(opt, sizes[B]):
-            remedy = "none: both are scaled to one size; see that they still show the same part"
-            yield Finding("A and B of a pair differ in size", A, remedy, note=True)
-        else:
-            problem = f"{named(sizes[A])}, and its partner is {named(sizes[B])}"
-            remedy = "make the two equal in size, or use --preprocess resize_and_crop"
-            yield Finding(problem, A, remedy)
-
-
-def samples_of(pairs: list[tuple[str, str]], seen: dict[Picture, Seen]) -> Iterator[Sample]:
-    """What is compared: pairs as a whole, everything else file by file."""
-    by_path = {picture.path: (picture, found) for picture, found in seen.items()}
-    paired = {path for pair in pairs for path in pair}
-    for A, B in pairs:
-        if A in by_path and B in by_path:
-            digests = by_path[A][1].digests + by_path[B][1].digests
-            yield Sample(A, by_path[A][0].phase, digests)
-    for picture, found in seen.items():
-        if picture.path not in paired:
-            yield Sample(picture.path, picture.phase, found.digests)
+def summary(opt: argparse.Namespace, phase: str, samples: list[Seen], files: list[Seen]) -> str:
+    """The sizes of one part, in the files and after preprocessing."""
+    mine = [seen for seen in samples if seen.phase == phase]
+    sizes = [seen.size for seen in files if seen.phase == phase and seen.size]
+    text = f"{phase}: {counted(len(mine), 'sample')}"
+    if sizes:
+        low, high = ((f(w for w, _ in sizes), f(h for _, h in sizes)) for f in (min, max))
+        text += f", images of {named(low)}" + (f" to {named(high)}" * (low != high))
+    final = Counter(size for seen in mine for size in seen.sizes.values()).most_common(3)
+    most = ", ".join(f"{named(size)} ({count})" for size, count in final)
+    return text + (f"; after --preprocess {opt.preprocess}: {most}" if most else "")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The parts of scripts/check_dataset.py: find the files, read them, compare them, print a table."""
+"""The part of scripts/check_dataset.py that reads, in processes of its own."""

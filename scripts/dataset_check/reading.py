@@ -1,171 +1,166 @@
-"""Reading one file, in a process of its own: what is wrong with it, its size, its fingerprint."""
+"""Reading one sample or one file of a dataset: what is wrong with it, its sizes, its digests."""
 
 import hashlib
-import os
-import stat
-import warnings
-from collections.abc import Iterator
-from typing import NamedTuple
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
-from data.image_folder import FORMATS, load_image, reason
-from scripts.dataset_check.findings import Finding
-from scripts.dataset_check.listing import Picture
+from data.base_dataset import BaseDataset, channels
+from data.image_io import ImageReader, open_image
+from data.seeding import preserve_rng_state, seed_all
+from data.transforms import preprocess_of, resized_size
+from models.networks import DISCRIMINATORS, GENERATORS
 from util.errors import UserError
 
-REPLACE = "replace it, or move it elsewhere"
-DARK = 4096  # of 65536: a picture below it has 16 of 256 levels left
+Size = tuple[int, int]  # width, height
+DARK = 4096  # of 65536: an image below it has 16 of 256 levels left
 
 
-class Seen(NamedTuple):
-    """What stays of a picture after reading it."""
+@dataclass
+class Seen:
+    """What stays of a sample or a file after reading it."""
 
-    findings: list[Finding]
-    size: tuple[int, int] | None = None  # (width, height) of the picture, or of one half of it
-    digests: tuple[bytes, ...] = ()  # of its pixels; for two side by side, of A and of B
+    phase: str
+    name: str  # the path of a file
+    problems: list[str] = field(default_factory=list)
+    sizes: dict[str, Size] = field(default_factory=dict)  # {side: size} of a sample's tensors
+    paths: list[str] = field(default_factory=list)  # the files that a sample is from
+    digests: tuple[bytes, ...] = ()  # of the images in a file
+    size: Size | None = None  # of the first image in a file
 
 
-def read_picture(picture: Picture, colour: bool = False) -> Seen:
-    """Read an image file as training does.
+class Checks(Dataset[Seen]):
+    """Item N is the result of call N of `tasks`, which reads a sample or a file."""
 
-    Args:
-        picture: the file; its side tells whether it holds two pictures.
-        colour: whether a grey picture is of no use.
-    """
-    trouble = unreadable(picture.path)
-    if trouble:
-        return Seen([Finding(*trouble)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's, on large pictures and odd files: we look ourselves
+    def __init__(self, opt: Namespace, needs: tuple[str, ...]) -> None:
+        """Keep what samples are judged by; `needs` are the images that the model reads."""
+        self.opt, self.needs = opt, needs
+        self.file_name = f"data/{opt.dataset_mode}_dataset.py"
+        self.tasks: list[Callable[[], Seen]] = []
+
+    def __len__(self) -> int:
+        """The number of samples and files."""
+        return len(self.tasks)
+
+    def __getitem__(self, number: int) -> Seen:
+        """What is wrong with a sample or a file, if anything."""
+        return self.tasks[number]()
+
+    def file(self, phase: str, reader: ImageReader, path: str) -> Seen:
+        """Read a file as training does."""
+        seen = Seen(phase, path)
         try:
-            image = load_image(picture.path)
+            images = reader.decode(path)
+            with open_image(path) as image:
+                seen.problems += [f"{path}: {text}" for text in oddities(image, reader)]
         except UserError as error:
-            return Seen([undecodable(picture.path, error.__cause__ or error)])
-        findings = list(oddities(picture.path))
-    if colour and is_grey(image):
-        remedy = "remove it: it teaches that grey is the right answer"
-        findings.append(Finding("no colours in it", picture.path, remedy, note=True))
-    return measured(picture, image, findings)
+            seen.problems.append(str(error))
+            return seen
+        seen.digests, seen.size = tuple(map(digest, images)), images[0].size
+        resized = resized_size(reader.opt, seen.size)
+        if preprocess_of(reader.opt).crops and min(resized) < reader.opt.crop_size:
+            seen.problems.append(
+                f"{path}: {named(resized)} is smaller than --crop_size {reader.opt.crop_size}; "
+                "lower it, or use --preprocess resize_and_crop"
+            )
+        return seen
+
+    def sample(self, phase: str, dataset: BaseDataset, index: int) -> Seen:
+        """Read a sample with the random numbers of an epoch."""
+        seen = Seen(phase, f"sample {index} of --phase {phase}")
+        try:
+            with preserve_rng_state():
+                seed_all(self.opt.seed, 0, index)
+                sample = dataset[index]
+            if not isinstance(sample, dict):
+                raise TypeError(f"a sample must be a dict, not a {type(sample).__name__}")
+            self.judge(sample, seen)
+        except UserError as error:
+            seen.problems.append(str(error))
+        except Exception as error:  # a plug-in's; the other samples are still to be read
+            text = f"{self.file_name} fails: {type(error).__name__}: {error}"
+            seen.problems.append(f"{seen.name}: {text}")
+        return seen
+
+    def judge(self, sample: dict[str, Any], seen: Seen) -> None:
+        """Whether the sample is what the model can take."""
+        for side in self.needs:
+            image, path = sample.get(side), sample.get(f"{side}_paths")
+            seen.paths += [path] if isinstance(path, str) else []
+            problem = self.misfit(side, image, seen.phase)
+            if problem:
+                where = path if isinstance(path, str) else seen.name
+                seen.problems.append(f"{where}: {side} {problem}")
+            else:
+                seen.sizes[side] = image.shape[2], image.shape[1]
+
+    def misfit(self, side: str, image: Any, phase: str) -> str | None:
+        """Why the networks cannot take one image of a sample."""
+        if not isinstance(image, torch.Tensor) or image.dim() != 3 or not image.numel():
+            return f"is no tensor (channels, height, width); mend {self.file_name}"
+        count = dict(zip("AB", channels(self.opt), strict=True)).get(side, len(image))
+        if len(image) != count:
+            return f"has {len(image)} channels, not {count}; see --input_nc and --output_nc"
+        if not image.isfinite().all() or image.abs().max() > 1.001:
+            return f"is not in [-1, 1]; mend {self.file_name}"
+        return network_misfit(self.opt, (image.shape[2], image.shape[1]), phase)
 
 
-def unreadable(path: str) -> tuple[str, str, str] | None:
-    """The row of a file that need not be opened, or must not: opening a pipe waits for ever."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        broken = os.path.islink(path)
-        problem = "a link to nothing" if broken else f"unreadable: {error.strerror}"
-        return problem, path, "mend the link, or remove it" if broken else REPLACE
-    if not stat.S_ISREG(status.st_mode):
-        return "no ordinary file", path, "remove it"
-    return None if status.st_size else ("empty file", path, REPLACE)
+def network_misfit(opt: Namespace, size: Size, phase: str) -> str | None:
+    """Why the networks cannot take images of this size; those of a plug-in take any."""
+    least, flag = 1, f"--netG {opt.netG}"
+    if opt.netG in GENERATORS:
+        row = GENERATORS[opt.netG]
+        least = row.minimum
+        if any(side % row.multiple for side in size):
+            remedy = "use --preprocess resize_and_crop, or --netG resnet_9blocks"
+            return f"is {named(size)}: {flag} needs multiples of {row.multiple}; {remedy}"
+    if opt.isTrain and phase == opt.phase and opt.netD in DISCRIMINATORS and min(size) >= least:
+        least, flag = DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D), f"--netD {opt.netD}"
+    if min(size) < least:
+        return f"is {named(size)}: too small for {flag}, which needs {least} pixels both ways"
+    return None
 
 
-def undecodable(path: str, error: BaseException) -> Finding:
-    """Why an image could not be decoded."""
-    if isinstance(error, PermissionError):
-        return Finding("unreadable: no permission", path, "change its permissions")
-    if isinstance(error, Image.DecompressionBombError):
-        problem = f"too large: {str(error).partition(',')[0]}"
-        return Finding(problem, path, "make it smaller, or cut it up")
-    if "truncated" in str(error).lower():
-        return Finding("truncated", path, REPLACE)
-    return Finding(f"unreadable: {reason(error)}", path, REPLACE)
-
-
-def oddities(path: str) -> Iterator[Finding]:
-    """What does not come through, or may be unexpected, when the file is read as 8-bit RGB."""
-    with Image.open(path, formats=FORMATS) as image:
-        large = Image.MAX_IMAGE_PIXELS or image.width * image.height
-        if image.width * image.height > large:
-            yield Finding("very large", path, "shrink it: each reading takes seconds", note=True)
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a photo and its preview
-            yield Finding("several pictures in one file", path, "none: the first counts", note=True)
-        if image.mode in ("RGB", "L") and "transparency" not in image.info:
-            return
-        image.load()
-        for problem, remedy, note in odd_mode(image):
-            yield Finding(problem, path, remedy, note)
-
-
-def odd_mode(image: Image.Image) -> Iterator[tuple[str, str, bool]]:
-    """(problem, remedy, whether it is only a note) for what is not 8-bit RGB or grey."""
+def oddities(image: Image.Image, reader: ImageReader) -> Iterator[str]:
+    """What the networks would see otherwise than the file shows it, with the remedy."""
+    if len(reader.grayscale) == 2 and image.width % 2:
+        yield f"odd width {image.width}: A and B are not equally wide; combine the two again"
     if image.mode.startswith(("I", "F")):
-        yield deep(image.mode, np.asarray(image))
+        yield from deep(image)
     elif image.mode == "CMYK":
-        remedy = "convert it to RGB: here its colours are read without their profile"
-        yield "CMYK, the colours of printing", remedy, False
+        yield "CMYK, the colours of printing, read without their profile; convert it to RGB"
     elif "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        yield transparency(image)
-    elif image.mode == "P":
-        yield "palette colours", "none: read as RGB", True
-    else:
-        yield f"mode {image.mode}", "none: read as RGB", True
+        if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+            yield "transparent: alpha is dropped, and what it hides is shown; flatten it"
 
 
-def transparency(image: Image.Image) -> tuple[str, str, bool]:
-    """Dropping the alpha channel shows what was hidden behind it."""
-    if image.convert("RGBA").getchannel("A").getextrema()[0] == 255:
-        return "alpha channel", "none: all is opaque, alpha is dropped", True
-    return "transparent", "flatten it: alpha is dropped, and what it hides is shown", False
-
-
-def deep(mode: str, values: np.ndarray) -> tuple[str, str, bool]:
-    """Numbers of more than 8 bits: `data.image_folder.eight_bits` scales whole ones by 1/257."""
+def deep(image: Image.Image) -> Iterator[str]:
+    """Values of more than 8 bits that `data.image_io.eight_bits` cuts, or makes nearly black."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF: bits per value, and 2 for signed ones
+    bits = 16 if image.mode != "I" or tags.get(258) == (16,) else 32
+    kind = "floating-point" if image.mode == "F" else f"{bits}-bit"
+    kind = f"signed {kind}" if tags.get(339) == (2,) else kind
+    values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
-    convert, bits = "convert it to 8 bits: ", "16-bit" if mode != "I" else "32-bit"
-    if mode == "F":
-        fits = low >= 0 and 1 < high <= 255
-        if fits:
-            return "floating point", "none: the values fit into 8 bits", True
-        return "floating point", convert + "values are cut to 0 to 255", False
-    if low < 0 or high > 65535:
-        return f"{bits} out of range", convert + "values are cut to 0 to 65535", False
-    if mode == "I" and high <= 255:
-        return "32-bit", "none: the values fit into 8 bits", True
-    if high < DARK:
-        problem = f"{bits}, and nearly black: all values are below {DARK}"
-        return problem, convert + "65535 counts as white", False
-    return f"{bits} grey", "none: scaled to 8 bits", True
-
-
-def is_grey(image: Image.Image) -> bool:
-    """Whether red, green and blue are equal everywhere."""
-    red, green, blue = (channel.tobytes() for channel in image.split())
-    return red == green == blue
-
-
-def measured(picture: Picture, image: Image.Image, findings: list[Finding]) -> Seen:
-    """Size and fingerprints of a picture that could be read."""
-    if picture.side != "AB":
-        return Seen(findings, image.size, (digest(image),))
-    if image.width % 2:
-        problem = f"odd width {image.width}: A and B are not equally wide"
-        remedy = "combine the two again: the last column is dropped, and B may be shifted"
-        findings.append(Finding(problem, picture.path, remedy))
-    half, height = image.width // 2, image.height
-    if not half:
-        return Seen(findings)
-    sides = [image.crop((x, 0, x + half, height)) for x in (0, half)]
-    return Seen(findings, (half, height), tuple(map(digest, sides)))
+    most = 255 if image.mode == "F" else 65535
+    if not (low >= 0 and high <= most) or (image.mode == "F" and high <= 1):
+        yield f"{kind}, {low:g} to {high:g}: cut to whole values, 0 to {most}; convert it to 8 bits"
+    elif image.mode != "F" and high < DARK and not (image.mode == "I" and high <= 255):
+        yield f"{kind}, nearly black: 65535 is white and all is below {DARK}; convert it to 8 bits"
 
 
 def digest(image: Image.Image) -> bytes:
-    """16 bytes that are equal for equal pixels and, in practice, for these only."""
+    """16 bytes that are equal for equal pixels."""
     return hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
 
 
-def read_ignored(path: str) -> Seen:
-    """A file that no dataset reads because of its name: is it an image after all?"""
-    if unreadable(path):
-        return Seen([])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                remedy = f"rename it, if it belongs to the data (it is {image.format})"
-        except Exception:  # no image: nobody expects it to be read
-            return Seen([])
-    return Seen([Finding("a picture that is passed over for its suffix", path, remedy, note=True)])
+def named(size: Size) -> str:
+    """640x480."""
+    return f"{size[0]}x{size[1]}"

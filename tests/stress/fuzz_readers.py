@@ -21,7 +21,7 @@ import fuzz_inputs as inputs
 import torch
 from conftest import picture
 
-from data.image_folder import load_image
+from data.image_io import load_image
 from models import networks
 from models.networks import infer_options
 from options.test_options import DEFAULTS, NETWORK, TestOptions

@@ -11,8 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+import data
 from data import loader as loader_module
-from data.loader import EpochSampler, Loader
+from data.loader import Loader
+from data.sampler import EpochSampler
+from data.seeding import preserve_rng_state, seed_all, seed_of
 from data.unaligned_dataset import UnalignedDataset
 from util import distributed
 from util.errors import UserError
@@ -59,7 +62,7 @@ class Noise(torch.utils.data.Dataset):
         }
 
 
-class NoisyPictures(UnalignedDataset):
+class NoisyImages(UnalignedDataset):
     """A random partner, a random crop, a random flip and noise."""
 
     def __getitem__(self, index):
@@ -120,20 +123,20 @@ def indices(loader):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """An unpaired set with different numbers of images and different sizes."""
     draw = np.random.default_rng(0)
     for name, count in (("trainA", 5), ("trainB", 3)):
         (tmp_path / name).mkdir()
         for i in range(count):
-            picture = draw.integers(0, 255, (10 + i, 13, 3), np.uint8)
-            Image.fromarray(picture).save(tmp_path / name / f"{i}.png")
+            pixels = draw.integers(0, 255, (10 + i, 13, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
     return tmp_path
 
 
 @pytest.mark.parametrize("num_threads, start_method", [(1, "fork"), (4, "fork"), (2, "spawn")])
-def test_batches_do_not_depend_on_the_workers(pictures, num_threads, start_method):
-    dataset = NoisyPictures(options(dataroot=str(pictures)))
+def test_batches_do_not_depend_on_the_workers(images, num_threads, start_method):
+    dataset = NoisyImages(options(dataroot=str(images)))
     expected = epochs(Loader(dataset, options()))
     other = Loader(dataset, options(num_threads=num_threads), start_method)
     assert_same(epochs(other), expected)
@@ -157,7 +160,8 @@ def test_samples_do_not_depend_on_the_others_in_their_batch():
     for key in ("index", "python", "numpy", "torch"):
         assert torch.equal(*(torch.cat([batch[key] for batch in each]) for each in (one, many)))
     index = one[2]["index"].item()
-    with loader_module.seeded(3, 1, index):  # the seed, the epoch
+    with preserve_rng_state():
+        seed_all(3, 1, index)  # the seed, the epoch
         assert Noise()[index]["python"] == one[2]["python"].item()
 
 
@@ -288,11 +292,11 @@ def test_the_loader_asks_for_its_rank(monkeypatch):
         loader = Loader(Noise(8), options(batch_size=2))
         assert len(loader) == 8 and loader.steps == 2
         parts.append(epochs(loader, [1]))
-    joined = [
+    together = [
         {key: torch.cat((one[key], two[key])) for key in one}
         for one, two in zip(*parts, strict=True)
     ]
-    assert_same(joined, alone)
+    assert_same(together, alone)
 
 
 # --- failures (an exception kept as a variable would keep the workers, and they end slowly then)
@@ -339,4 +343,46 @@ def test_an_empty_dataset_is_a_user_error():
 
 def test_seeds_differ_between_neighbours():
     keys = [(s, e, i) for s in range(5) for e in range(5) for i in range(20)]
-    assert len({loader_module.seed_of(*key) for key in keys}) == len(keys)
+    assert len({seed_of(*key) for key in keys}) == len(keys)
+
+
+# --- advice
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.setattr(loader_module, "available_cores", lambda: 4)
+
+
+def test_waiting_names_what_is_left_to_try(images, four_cores, tmp_path):
+    def advice(**changes):
+        opt = options(dataroot=str(images), checkpoints_dir=str(tmp_path / "c"), **changes)
+        return data.create_dataset(opt).waiting_advice(0.43)
+
+    one = advice(num_threads=1)
+    assert "43%" in one and "--cache ram" in one and "--num_threads 4" in one
+    one = advice(num_threads=1, cache="ram")
+    assert "--cache" not in one and "--num_threads 4" in one
+    assert "--cache ram" in advice(num_threads=4) and "--num" not in advice(num_threads=4)
+    assert "all processor cores" in advice(num_threads=4, cache="ram")
+
+
+def test_nobody_is_advised_who_hardly_waits():
+    assert Loader(Noise(), options()).waiting_advice(0.05) is None
+
+
+def test_a_dataset_that_has_no_hash_is_advised_too(four_cores):
+    class Own(Noise):
+        def __eq__(self, other):
+            return True
+
+    with pytest.raises(TypeError):
+        hash(Own())
+    advice = Loader(Own(), options()).waiting_advice(0.5)
+    assert "--num_threads 4" in advice and "--cache" not in advice
+
+
+def test_advice_needs_nothing_that_windows_lacks(images, four_cores, monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    loader = data.create_dataset(options(dataroot=str(images)))
+    assert "--cache ram" in loader.waiting_advice(0.5)

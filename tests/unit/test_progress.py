@@ -33,7 +33,6 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr("util.training.progress.waiting_remedy", lambda share, loader: None)
     return clock
 
 
@@ -60,6 +59,8 @@ def test_stopwatch_splits_time_into_waiting_and_the_rest(clock):
 
 class SlowLoader:
     """Four images, one by one; each is waited for."""
+
+    waiting_advice = staticmethod(lambda share: None)
 
     def __init__(self, clock, seconds):
         self.clock, self.seconds = clock, seconds

@@ -11,7 +11,7 @@ from formulas import assert_digest, formula_image, reference
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
-from data.base_dataset import PREPROCESS, get_params, get_transform
+from data.transforms import PREPROCESS, get_params, get_transform, resized_size
 from util.errors import UserError
 
 
@@ -21,14 +21,14 @@ def options(preprocess="resize_and_crop", load_size=286, crop_size=256, no_flip=
     )
 
 
-def formula_picture(width, height, phase=0.0):
+def formula_pil(width, height, phase=0.0):
     values = formula_image(1, 3, height, width, phase)[0].float()
     levels = ((values + 1) * 127.5).round().to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).numpy())
 
 
 def ramp(width, height):
-    """A picture whose red is x and whose green is y."""
+    """An image whose red is x and whose green is y."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     return Image.fromarray(np.stack((x, y, 0 * x), axis=2).astype(np.uint8))
 
@@ -37,8 +37,8 @@ def ramp(width, height):
 def test_transform_equals_the_original(case):
     opt = options(case["preprocess"], case["load_size"], case["crop_size"])
     params = {"crop_pos": case["crop_pos"], "flip": case["flip"]}
-    picture = formula_picture(*case["image"], case["phase"])
-    out = get_transform(opt, params, grayscale=case["grayscale"])(picture)
+    image = formula_pil(*case["image"], case["phase"])
+    out = get_transform(opt, params, grayscale=case["grayscale"])(image)
     assert list(out.shape) == case["shape"] and out.dtype == torch.float32
     assert_digest(out, case["out"], rel=1e-12, abs=1e-12)
 
@@ -110,6 +110,20 @@ def test_method_of_pil_and_of_torchvision(method):
 def test_transform_can_be_pickled_for_spawned_workers():
     transform = pickle.loads(pickle.dumps(get_transform(options(), grayscale=True)))
     assert transform(ramp(30, 40)).shape == (1, 256, 256)
+
+
+@pytest.mark.parametrize("preprocess", PREPROCESS)
+@pytest.mark.parametrize("size", [(64, 48), (47, 101), (30, 1000), (29, 29), (3, 500), (13, 7)])
+def test_preparing_twice_is_preparing_once(preprocess, size):
+    """So what `ImageReader` gives is neither resized again nor drawn for in another way."""
+    opt = options(preprocess, load_size=37, crop_size=29)
+    resized = resized_size(opt, size)
+    assert resized_size(opt, resized) == resized
+    draws = []
+    for drawn_for in (size, resized):
+        random.seed(1)
+        draws.append([get_params(opt, drawn_for) for _ in range(5)])
+    assert draws[0] == draws[1]
 
 
 def test_unknown_preprocess_names_the_choices():

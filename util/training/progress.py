@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from data.loader import Loader
-from data.waiting import waiting_remedy
 from models.base_model import BaseModel
 from util import checkpoint, device_memory, distributed
 from util.reports.loss_log import LossLog
@@ -169,7 +168,7 @@ class Progress:
         """After the first epoch: the memory it takes, and what to do if it waits for data."""
         self.advised = True
         distributed.print0(device_memory.peak(self.opt.device))
-        remedy = waiting_remedy(share_waiting, self.loader)
+        remedy = self.loader.waiting_advice(share_waiting)
         if remedy:
             distributed.print0(remedy)
 
