@@ -27,7 +27,7 @@ class TemplateModel(BaseModel):
         parser.set_defaults(dataset_mode="aligned")
         if is_train:
             parser.add_argument(
-                "--lambda_regression", type=float, default=1.0, help="weight of the regression loss"
+                "--lambda_regression", type=float, default=1.0, least=0, help="weight of the loss"
             )
         return parser
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def save_options(
 ) -> None:
     """Write the final options: beside the checkpoints when training, else beside the results."""
     stem = "train_opt" if opt.isTrain else "test_opt"
-    values = {key: _plain(value) for key, value in sorted(vars(opt).items())}
+    values = {k: _plain(v) for k, v in sorted(vars(opt).items()) if k != "saved_run"}
     lines = ["----------------- Options ---------------"]
     lines += [f"{key:>25}: {one_line(value)}" for key, value in values.items()]
     lines += ["----------------- End -------------------", ""]
@@ -54,10 +54,21 @@ def read_options(
         return {}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path}, the options of the training, cannot be used ({error}); remove it and type "
+            f"{path}, the options of the training, cannot be used ({error}); remove it and give "
             "the network options (--netG, --norm, --ngf, …) instead"
         ) from None
     return values
+
+
+def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a training state keeps, in their order: those that any file can hold."""
+    return {name: value for name, value in sorted(values.items()) if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(part) and not isinstance(part, list) for part in value)
+    return isinstance(value, (bool, int, float, str, type(None)))
 
 
 def _small_text(path: Path) -> str:
