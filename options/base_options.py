@@ -4,7 +4,7 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,10 @@ from util import devices, distributed
 from util.errors import UserError
 from util.precision import PRECISIONS
 
-VISDOM = ("display_id", "display_server", "display_env", "display_port", "display_ncols")
+VISDOM = {  # accepted and ignored
+    "display_id": 1, "display_server": "http://localhost", "display_env": "main",
+    "display_port": 8097, "display_ncols": 4,
+}  # fmt: skip
 
 
 class BaseOptions:
@@ -152,10 +155,9 @@ class BaseOptions:
     def _add_model(group: argparse._ArgumentGroup) -> None:
         add = group.add_argument
         # fmt: off
-        add("--model", type=existing(models.find_model_using_name), default="cycle_gan",
-            help=f"one of: {', '.join(models.names())}")
-        add("--input_nc", type=int, default=3, least=1,
-            help="channels of the input: 3 RGB, 1 grey")
+        add("--model", type=lambda name: models.find_model_using_name(name) and name,
+            default="cycle_gan", help=f"one of: {', '.join(models.names())}")
+        add("--input_nc", type=int, default=3, least=1, help="channels of the input: 3 RGB, 1 grey")
         add("--output_nc", type=int, default=3, least=1,
             help="channels of the output: 3 RGB, 1 grey")
         add("--ngf", type=int, default=64, least=1,
@@ -168,8 +170,7 @@ class BaseOptions:
         add("--norm", type=canonical_norm, default="instance", choices=NORMS,
             help="norm layer; for batch norm on several GPUs syncbatch")
         add("--init_type", default="normal", choices=INITS, help="initialisation of the weights")
-        add("--init_gain", type=float, default=0.02, least=0,
-            help="its standard deviation or gain")
+        add("--init_gain", type=float, default=0.02, least=0, help="its standard deviation or gain")
         # fmt: on
         dropout = group.add_mutually_exclusive_group()
         dropout.add_argument(
@@ -183,8 +184,8 @@ class BaseOptions:
     def _add_data(group: argparse._ArgumentGroup) -> None:
         add = group.add_argument
         # fmt: off
-        add("--dataset_mode", type=existing(data.find_dataset_using_name), default="unaligned",
-            help=f"one of: {', '.join(data.dataset_modes())}")
+        add("--dataset_mode", type=lambda name: data.find_dataset_using_name(name) and name,
+            default="unaligned", help=f"one of: {', '.join(data.dataset_modes())}")
         add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="from which to which")
         add("--serial_batches", action="store_true", help="take the images in order, unshuffled")
         add("--num_threads", type=int, least=0, on_resume="not restored",
@@ -202,7 +203,7 @@ class BaseOptions:
 
     def mention(self, opt: argparse.Namespace, given: set[str]) -> None:
         """Print what is worth knowing of the options, now that they are accepted."""
-        visdom = sorted(given.intersection(VISDOM))
+        visdom = sorted(VISDOM.keys() & given)
         if visdom:
             distributed.print0(
                 f"{', '.join('--' + dest for dest in visdom)}: ignored, there is no visdom server; "
@@ -223,16 +224,6 @@ def not_told(more: Sequence[str], told: Sequence[str]) -> list[str]:
     """The new ones of `more` problems: a wrong value, told already, leads to others."""
     flags = {found[1] for problem in told if (found := re.match(r"(?:argument )?(--\w+)", problem))}
     return [p for p in dict.fromkeys(more) if not flags.intersection(re.findall(r"--\w+", p))]
-
-
-def existing(find: Callable[[str], type]) -> Callable[[str], str]:
-    """The argparse type of a name that `find` finds."""
-
-    def name(text: str) -> str:
-        find(text)
-        return text
-
-    return name
 
 
 def full_name(opt: argparse.Namespace) -> str:

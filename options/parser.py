@@ -114,8 +114,8 @@ class Parser(argparse.ArgumentParser):
                 return f"--{action.dest} {number} is {reason}"
         return None
 
-    def _facts_of(self, action: argparse.Action) -> Facts:
-        return self._facts.get(action, Facts())
+    def _facts_of(self, action: argparse.Action | None) -> Facts:
+        return self._facts.get(action, Facts()) if action else Facts()
 
     def _action(self, dest: str) -> argparse.Action | None:
         return next((action for action in self._actions if action.dest == dest), None)
@@ -126,8 +126,7 @@ class Parser(argparse.ArgumentParser):
 
     def on_resume(self, dest: str) -> str:
         """What becomes of an option when a run is continued; see the class."""
-        action = self._action(dest)
-        return self._facts_of(action).on_resume if action else "keep"
+        return self._facts_of(self._action(dest)).on_resume
 
     def accepts(self, dest: str, value: Any) -> bool:
         """Whether `value`, read from a file, is one that `dest` could have."""

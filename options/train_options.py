@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from models.networks import GAN_MODES, LR_POLICIES
-from options.base_options import BaseOptions, collected
+from options.base_options import VISDOM, BaseOptions, collected
 from options.parser import Parser
 from options.resume import conflicts, epoch_conflict, taken_over
 from util import checkpoint, distributed, restarts
@@ -32,7 +32,9 @@ class TrainOptions(BaseOptions):
         super().initialize(parser)
         self._add_schedule(parser.add_argument_group("training"))
         self._add_output(parser.add_argument_group("logs, pages and checkpoints"))
-        self._add_visdom(parser.add_argument_group("accepted and ignored (visdom)"))
+        for name, default in VISDOM.items():
+            add = partial(parser.add_argument, on_resume="may change", help=argparse.SUPPRESS)
+            add(f"--{name}", type=type(default), default=default)
 
     @staticmethod
     def _add_schedule(group: argparse._ArgumentGroup) -> None:
@@ -85,15 +87,6 @@ class TrainOptions(BaseOptions):
         add("--keep_last", type=int, least=1,
             help="keep this many checkpoints of epochs; default: all")
         # fmt: on
-
-    @staticmethod
-    def _add_visdom(group: argparse._ArgumentGroup) -> None:
-        add = partial(group.add_argument, on_resume="may change", help=argparse.SUPPRESS)
-        add("--display_ncols", type=int, default=4)
-        add("--display_id", type=int, default=1)
-        add("--display_server", default="http://localhost")
-        add("--display_env", default="main")
-        add("--display_port", type=int, default=8097)
 
     def take_saved(self, parser: Parser, opt: argparse.Namespace, argv: Sequence[str]) -> Parser:
         """With the options of the run that is continued, if one is, as defaults."""

@@ -1,4 +1,4 @@
-"""What a run continues from: asked for, or because torchrun or SLURM has started its job again."""
+"""What a run continues from: asked for, or because torchrun or SLURM has restarted its job."""
 
 import os
 from dataclasses import dataclass, field
@@ -12,30 +12,13 @@ from util.run_record import plain_options
 
 @dataclass
 class SavedRun:
-    """A checkpoint with its training state, opened while the command line is parsed.
-
-    Args:
-        tag: of the checkpoint.
-        restarted_by: "torchrun" or "SLURM"; None where --continue_train asks for it.
-        epoch: the one to continue in, from 1.
-        options: of the run, plain values.
-        state: of `checkpoint.load_train_state`, on rank 0 until it is taken.
-    """
+    """A checkpoint to continue from, whose training state is open."""
 
     tag: str
-    restarted_by: str | None
-    epoch: int
-    options: dict[str, Any]
-    state: dict[str, Any] | None = field(default=None, repr=False)
-
-    def take_state(self) -> dict[str, Any] | None:
-        """The training state, on rank 0; this object no longer holds it."""
-        state, self.state = self.state, None
-        return state
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies, such as those of loader workers, go without the training state."""
-        return {**vars(self), "state": None}
+    restarted_by: str | None  # "torchrun" or "SLURM"; None: --continue_train asks for it
+    epoch: int  # to continue in, from 1
+    options: dict[str, Any]  # of the run
+    state: dict[str, Any] | None = field(default=None, repr=False)  # on rank 0, until restored
 
 
 def job() -> str | None:
@@ -49,20 +32,15 @@ def was_restarted() -> bool:
 
 
 def open_saved_run(directory: Path, tag: str | None) -> SavedRun | None:
-    """Open what to continue from; call it on every rank, the files are those of rank 0.
-
-    A job that was started again continues from what it has saved itself: an older run may have
-    left its state in the same folder.
+    """Open, on rank 0, what to continue from; None without a training state. Call it on all ranks.
 
     Args:
-        directory: the experiment's folder.
+        directory: the experiment's folder; a restarted job continues from what it has saved in it
+            itself, not from what an older run has left there.
         tag: the checkpoint that --continue_train asks for; None without it.
 
-    Returns:
-        None where there is no training state: a new run, or weights alone.
-
     Raises:
-        UserError: the training state cannot be read, or neither it nor weights are there.
+        UserError: the state cannot be read, or --continue_train finds neither it nor weights.
     """
     run = _open(directory, tag) if distributed.is_main() else None
     told = distributed.from_main(lambda: run and {**vars(run), "state": None})
@@ -72,13 +50,13 @@ def open_saved_run(directory: Path, tag: str | None) -> SavedRun | None:
 def _open(directory: Path, tag: str | None) -> SavedRun | None:
     by = "torchrun" if distributed.saved_before_restart() else "SLURM" if was_restarted() else None
     state = checkpoint.load_train_state(directory, "latest") if by else None
-    if by == "SLURM" and state and not (job() and state.get("job") == job()):
-        state = None  # of an older run
-    if state:
+    if by == "SLURM" and not (state and job() and state.get("job") == job()):
+        by = state = None
+    if by:
         tag = "latest"
     elif tag:
-        by, state = None, checkpoint.load_train_state(directory, tag)
-        missing = None if state else checkpoint.what_is_missing(directory, tag)
+        state = checkpoint.load_train_state(directory, tag)
+        missing = checkpoint.what_is_missing(directory, tag)
         if missing:
             raise UserError(f"--continue_train: {missing}")
     if state is None or tag is None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,11 @@ def save_options(
 ) -> None:
     """Write the final options: beside the checkpoints when training, else beside the results."""
     stem = "train_opt" if opt.isTrain else "test_opt"
-    values = {k: _plain(v) for k, v in sorted(vars(opt).items()) if k != "saved_run"}
+    values = {
+        key: value if _is_plain(value) and value != math.inf else str(value)
+        for key, value in sorted(vars(opt).items())
+        if key != "saved_run"
+    }
     lines = ["----------------- Options ---------------"]
     lines += [f"{key:>25}: {one_line(value)}" for key, value in values.items()]
     lines += ["----------------- End -------------------", ""]
@@ -84,9 +89,3 @@ def _sane(value: Any, accepts: Callable[[str, Any], bool], name: str) -> bool:
     """Whether an option can have this value, and it is no number that only fills the memory."""
     too_large = isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER
     return not too_large and accepts(name, value)
-
-
-def _plain(value: object) -> object:
-    """A value that JSON can hold; infinity and devices become their names."""
-    plain = isinstance(value, (bool, int, str, list, type(None)))
-    return value if plain or (isinstance(value, float) and value != float("inf")) else str(value)

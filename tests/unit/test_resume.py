@@ -182,6 +182,17 @@ def test_lists_are_options_of_the_run_too(data, here, tmp_path, monkeypatch):
         TrainOptions().parse([*on, "--weights", "7", "8"])
 
 
+def test_the_training_state_is_opened_once(data, here, monkeypatch):
+    argv = command(data, "n", "--model", "template", "--n_epochs", "1", "--n_epochs_decay", "0")
+    train.main(argv)
+    opened, load = [], checkpoint.load
+    monkeypatch.setattr(
+        checkpoint, "load", lambda path, **more: opened.append(path) or load(path, **more)
+    )
+    train.main([*argv, "--continue_train", "--n_epochs", "2"])
+    assert opened == [checkpoint.state_path("checkpoints/n", "latest")]
+
+
 LISTED = """
 from models.template_model import TemplateModel
 

@@ -1,4 +1,4 @@
-"""Saving during a run, and going on from what was saved."""
+"""Saving during a run, and continuing from what was saved."""
 
 import argparse
 import shlex
@@ -52,7 +52,7 @@ class Saver:
                 )
             return None
         path = checkpoint.state_path(self.folder, self.opt.saved_run.tag)
-        state = self.opt.saved_run.take_state()
+        state, self.opt.saved_run.state = self.opt.saved_run.state, None  # closed after this
         told = state and (state["progress"], len(state["ranks"]), state.get("torch"))
         counters, ranks, saved_by = distributed.broadcast(told)
         if saved_by != str(torch.__version__):
