@@ -48,6 +48,7 @@ class BaseOptions:
         """
         argv = list(sys.argv[1:] if argv is None else argv)
         problems: list[str] = []
+        # all options that there are, and better defaults for them
         parser = self.build_parser(argv)
         opt, _, _ = parser.read(argv)
         with collected(problems):
@@ -55,6 +56,7 @@ class BaseOptions:
             parser = self.take_saved(parser, opt, argv)
         parser.add_argument("-h", "--help", action="help", help="show the options of this model")
 
+        # the values, and everything that is wrong with them
         opt, given, wrong = parser.read(argv)
         problems += wrong
         if not opt.dataroot:
@@ -158,10 +160,8 @@ class BaseOptions:
         add("--model", type=lambda name: models.find_model_using_name(name) and name,
             default="cycle_gan", help=f"one of: {', '.join(models.names())}")
         add("--input_nc", type=int, default=3, least=1, help="channels of the input: 3 RGB, 1 grey")
-        add("--output_nc", type=int, default=3, least=1,
-            help="channels of the output: 3 RGB, 1 grey")
-        add("--ngf", type=int, default=64, least=1,
-            help="generator channels in the layer next to the image")
+        add("--output_nc", type=int, default=3, least=1, help="output channels: 3 RGB, 1 grey")
+        add("--ngf", type=int, default=64, least=1, help="channels of the generator's first layer")
         add("--ndf", type=int, default=64, least=1,
             help="discriminator channels in its first layer")
         add("--netG", default="resnet_9blocks", choices=GENERATORS, help="generator")

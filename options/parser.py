@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         """Make every kind of action take the keywords."""
         super().__init__(*args, **kwargs)
         self._facts: dict[argparse.Action, Facts] = {}
-        self._given: set[str] = set()
+        self._given: dict[argparse.Action, None] = {}  # in their order
         for name, make in list(self._registries["action"].items()):  # groups share it
             self.register("action", name, self._with_facts(make))
 
@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
             The options; the names of those that are given; and a sentence for each that is wrong,
             which has its default instead.
         """
-        self._given = set()
+        self._given = {}
         problems: list[str] = []
         unknown: list[str] = []
         try:
@@ -82,7 +82,7 @@ class Parser(argparse.ArgumentParser):
         if problems or unknown:  # argparse stops at the first problem
             opt = self._read_one_by_one(argv, problems)
         problems += self._check_values(opt)
-        return opt, self._given, list(dict.fromkeys(problems))
+        return opt, {action.dest for action in self._given}, list(dict.fromkeys(problems))
 
     def _read_one_by_one(self, argv: Sequence[str], problems: list[str]) -> argparse.Namespace:
         opt = argparse.Namespace()
@@ -98,8 +98,13 @@ class Parser(argparse.ArgumentParser):
         return opt
 
     def _check_values(self, opt: argparse.Namespace) -> Iterator[str]:
+        for group in self._mutually_exclusive_groups:
+            first, *others = [a for a in self._given if a in group._group_actions] or [None]
+            for other in others:
+                names = [a.option_strings[0] for a in (other, first)]
+                yield "argument {}: not allowed with argument {}".format(*names)
         for action in self._actions:
-            if self._facts_of(action).required and action.dest not in self._given:
+            if self._facts_of(action).required and action not in self._given:
                 yield f"--{action.dest} is required"
             problem = self._out_of_range(action, getattr(opt, action.dest, None))
             if problem:
@@ -121,7 +126,7 @@ class Parser(argparse.ArgumentParser):
         return next((action for action in self._actions if action.dest == dest), None)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        self._given.add(action.dest)  # argparse calls this for what the command line has
+        self._given[action] = None  # argparse calls this for what the command line has
         return super()._get_values(action, arg_strings)
 
     def on_resume(self, dest: str) -> str:

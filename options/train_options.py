@@ -8,7 +8,7 @@ from typing import Any
 from models.networks import GAN_MODES, LR_POLICIES
 from options.base_options import VISDOM, BaseOptions, collected
 from options.parser import Parser
-from options.resume import conflicts, epoch_conflict, taken_over
+from options.resume import conflicts, taken_over
 from util import checkpoint, distributed, restarts
 from util.restarts import SavedRun
 
@@ -60,32 +60,25 @@ class TrainOptions(BaseOptions):
             on_resume="may change", help="minutes to wait for other ranks")
         add("--beta1", type=float, default=0.5, least=0, below=1, help="momentum of Adam")
         add("--lr_policy", default="linear", choices=LR_POLICIES, help="learning rate schedule")
-        add("--lr_decay_iters", type=int, default=50, least=1,
-            help="--lr_policy step: epochs in a step")
+        add("--lr_decay_iters", type=int, default=50, least=1, help="--lr_policy step: its epochs")
         add("--gan_mode", default="lsgan", choices=GAN_MODES, help="adversarial loss")
-        add("--lambda_gp", type=float, default=10.0, least=0,
-            help="wgangp: weight of gradient penalty")
-        add("--pool_size", type=int, default=50, least=0,
-            help="generated images kept to show D; 0: none")
+        add("--lambda_gp", type=float, default=10.0, least=0, help="weight of wgangp's penalty")
+        add("--pool_size", type=int, default=50, least=0, help="generated images kept for D")
         # fmt: on
 
     @staticmethod
     def _add_output(group: argparse._ArgumentGroup) -> None:
         add = partial(group.add_argument, on_resume="may change")
         # fmt: off
-        add("--print_freq", type=int, default=100, least=1,
-            help="images between two lines of losses")
-        add("--display_freq", type=int, default=400, least=1,
-            help="images between two updates of the shown images")
+        add("--print_freq", type=int, default=100, least=1, help="images between lines of losses")
+        add("--display_freq", type=int, default=400, least=1, help="images between page updates")
         add("--update_html_freq", type=int, default=1000, least=1,
             help="the same; the smaller one counts")
         add("--no_html", action="store_true", help="no page in checkpoints/NAME/web")
-        add("--save_latest_freq", type=int, default=5000, least=1,
-            help="images between saves of latest")
+        add("--save_latest_freq", type=int, default=5000, least=1, help="images between saves")
         add("--save_epoch_freq", type=int, default=5, least=1, help="epochs between checkpoints")
         add("--save_by_iter", action="store_true", help="keep iter_N of each of these saves")
-        add("--keep_last", type=int, least=1,
-            help="keep this many checkpoints of epochs; default: all")
+        add("--keep_last", type=int, least=1, help="checkpoints of epochs to keep; not given: all")
         # fmt: on
 
     def take_saved(self, parser: Parser, opt: argparse.Namespace, argv: Sequence[str]) -> Parser:
@@ -117,10 +110,18 @@ class TrainOptions(BaseOptions):
             return
         if run.restarted_by:
             opt.continue_train, opt.epoch, opt.load_iter = True, run.tag, 0
-        elif "epoch_count" in given:
-            problems += epoch_conflict(opt, run)
+        elif "epoch_count" in given and opt.epoch_count != run.epoch:
+            problems.append(
+                f"--epoch_count {opt.epoch_count}: the training state of {run.tag} continues in "
+                f"epoch {run.epoch}; leave the flag out"
+            )
         opt.epoch_count = run.epoch
-        problems += conflicts(opt, given, self.saved, parser)
+        others = list(conflicts(opt, given, self.saved, parser))
+        if others:
+            problems.append(
+                "--continue_train keeps the options of the run, and these would make it another: "
+                f"{', '.join(others)}; leave them out, or start a new run (--name)"
+            )
 
     def _settle_batch(self, opt: argparse.Namespace, given: set[str], problems: list[str]) -> None:
         both = {"batch_size", "global_batch_size"} <= given
