@@ -94,9 +94,10 @@ class BaseOptions:
         )
         self.initialize(parser)
         parser.set_defaults(**defaults)
-        parser = models.get_option_setter(parser.read(argv)[0].model)(parser, self.isTrain)
+        models.get_option_setter(parser.read(argv)[0].model)(parser, self.isTrain)
         parser.set_defaults(**defaults)
-        return data.get_option_setter(parser.read(argv)[0].dataset_mode)(parser, self.isTrain)
+        data.get_option_setter(parser.read(argv)[0].dataset_mode)(parser, self.isTrain)
+        return parser
 
     def take_saved(self, parser: Parser, opt: argparse.Namespace, argv: Sequence[str]) -> Parser:
         """The parser, with what an earlier program saved in the experiment's folder as defaults."""

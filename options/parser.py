@@ -99,10 +99,9 @@ class Parser(argparse.ArgumentParser):
 
     def _check_values(self, opt: argparse.Namespace) -> Iterator[str]:
         for group in self._mutually_exclusive_groups:
-            first, *others = [a for a in self._given if a in group._group_actions] or [None]
-            for other in others:
-                names = [a.option_strings[0] for a in (other, first)]
-                yield "argument {}: not allowed with argument {}".format(*names)
+            given = [a.option_strings[0] for a in self._given if a in group._group_actions]
+            for name in given[1:]:
+                yield f"argument {name}: not allowed with argument {given[0]}"
         for action in self._actions:
             if self._facts_of(action).required and action not in self._given:
                 yield f"--{action.dest} is required"

@@ -43,7 +43,7 @@ def open_saved_run(directory: Path, tag: str | None) -> SavedRun | None:
         UserError: the state cannot be read, or --continue_train finds neither it nor weights.
     """
     run = _open(directory, tag) if distributed.is_main() else None
-    told = distributed.from_main(lambda: run and {**vars(run), "state": None})
+    told = distributed.from_main(lambda: {**vars(run), "state": None} if run else None)
     return run if distributed.is_main() or told is None else SavedRun(**told)
 
 
