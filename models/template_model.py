@@ -23,7 +23,7 @@ class TemplateModel(BaseModel):
     def modify_commandline_options(
         parser: argparse.ArgumentParser, is_train: bool
     ) -> argparse.ArgumentParser:
-        """Your own options, and better defaults for those there are."""
+        """Your own options, with `least` and more (options/parser.py), and better defaults."""
         parser.set_defaults(dataset_mode="aligned")
         if is_train:
             parser.add_argument(

@@ -1,4 +1,4 @@
-"""Signals save and end a run; jobs that are started again go on; the result is the same."""
+"""Signals save and end a run; jobs that are started again continue; the result is the same."""
 
 import os
 import re

@@ -261,8 +261,8 @@ def no_dataroot(tmp):
 
 
 def dataroot_is_a_file(tmp):
-    (tmp / "pictures.zip").write_text("PK")
-    return train_on(tmp / "pictures.zip")
+    (tmp / "images.zip").write_text("PK")
+    return train_on(tmp / "images.zip")
 
 
 def folder_that_may_not_be_read(tmp):
@@ -299,7 +299,7 @@ def pair_of_one_column(tmp):
     return in_place_of_2(tmp, picture(1, 1, 10).save)
 
 
-def pictures_of_an_unknown_kind(tmp):
+def images_of_an_unknown_kind(tmp):
     (tmp / "train").mkdir()
     (tmp / "train" / "photo.heic").write_text("")
     return train_on(tmp)
@@ -391,14 +391,14 @@ STATE = Path("checkpoints/n/latest_train_state.pth")
 
 
 def continuing(tmp, *more, model="template"):
-    """Two epochs have been trained; the command line that goes on with the run."""
+    """Two epochs have been trained; the command line that continues the run."""
     program, argv = train_on(good_pairs(tmp), "--name", "n", "--no_html", model="template")
     program(argv)
     return train_on(tmp, "--name", "n", "--no_html", "--continue_train", *more, model=model)
 
 
 def with_state(tmp, change):
-    """A run that goes on for a third epoch from a state that was changed."""
+    """A run that is continued for a third epoch from a state that was changed."""
     program, argv = continuing(tmp, "--n_epochs", "2")
     state = torch.load(STATE, weights_only=True)
     STATE.unlink()  # it is another name of that of epoch 2
@@ -571,14 +571,14 @@ MISTAKES = [
     (flag_against_the_checkpoint, "--norm none", "--norm batch"),
     (aspect_ratio_zero, "--aspect_ratio 0", "at least 0.01"),
     (no_dataroot, "--dataroot", "make_demo_dataset.py"),
-    (dataroot_is_a_file, "pictures.zip", "--dataroot"),
+    (dataroot_is_a_file, "images.zip", "--dataroot"),
     (folder_that_may_not_be_read, "train", "--dataroot"),
     (image_of_no_bytes, "2.png", "replace it"),
     (link_to_nowhere, "2.png", "replace it"),
     (drawing_with_the_name_of_a_photo, "2.png", "replace it"),
     (decompression_bomb, "2.png", "make it smaller"),
     (pair_of_one_column, "2.png", "side by side"),
-    (pictures_of_an_unknown_kind, "photo.heic", ".png"),
+    (images_of_an_unknown_kind, "photo.heic", ".png"),
     (pipe_among_the_images, "2.png", "pipe"),
     (name_that_leads_out, "--name ../n", "--checkpoints_dir"),
     (name_that_is_absolute, "--name /n", "--checkpoints_dir"),

@@ -274,7 +274,7 @@ def test_images_too_small_for_the_networks(capsys, here):
     assert parse("train", *argv, "5", "--netD", "pixel").crop_size == 5
 
 
-def test_pictures_have_three_channels_or_one(capsys, here):
+def test_images_have_three_channels_or_one(capsys, here):
     argv = ["--dataroot", "x", "--model", "pix2pix", "--output_nc", "4"]
     assert "--output_nc 4" in error_of(capsys, "train", *argv)
 
@@ -378,7 +378,7 @@ def test_each_direction_of_a_cycle_gan_has_its_own_channels(suffix, channels, he
     assert (opt.input_nc, opt.output_nc) == channels
 
 
-def test_the_whole_picture_is_tested_unless_the_user_says_otherwise(here):
+def test_the_whole_image_is_tested_unless_the_user_says_otherwise(here):
     argv = ["--dataroot", "x", "--model", "pix2pix"]
     assert parse("test", *argv).load_size == 256
     assert parse("test", *argv, "--crop_size", "512").load_size == 512

@@ -72,7 +72,7 @@ def dying_after(monkeypatch):
 
 
 def interrupted(argv, name, deaths, dying_after):
-    """Train with a death after each of these numbers of steps, going on from the last save."""
+    """Train with a death after each of these numbers of steps, continuing from the last save."""
     for steps in [*deaths, 10**6]:
         dying_after(steps)
         saved = checkpoint.state_path(f"checkpoints/{name}", "latest").exists()
@@ -138,9 +138,7 @@ def test_a_new_run_under_an_old_name_keeps_the_old_ones_last_checkpoint(data, he
     before = {f.name: f.read_bytes() for f in folder.glob("latest_*")}
     table = (folder / "losses.csv").read_bytes()
     train.main([*argv, "--seed", "5"])
-    assert (
-        "holds an earlier run, which --continue_train would go on with" in capsys.readouterr().out
-    )
+    assert "holds an earlier run, which --continue_train would continue" in capsys.readouterr().out
     kept = {f.name: f.read_bytes() for f in folder.glob("previous_*.pth")}
     assert kept == {name.replace("latest", "previous"): content for name, content in before.items()}
     assert (folder / "previous_losses.csv").read_bytes() == table

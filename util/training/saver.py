@@ -21,7 +21,7 @@ class Saver:
     """Writes checkpoints of a model, and takes it to where the last one was made.
 
     Args:
-        opt: reads name, checkpoints_dir, device, verbose, keep_last and what says where to go on.
+        opt: reads name, checkpoints_dir, device, verbose, keep_last and saved_run.
         model: after its setup, before any training.
     """
 
@@ -47,7 +47,7 @@ class Saver:
                 )
             elif checkpoint.state_path(self.folder, "latest").exists():
                 distributed.print0(
-                    f"{self.folder} holds an earlier run, which --continue_train would go on with; "
+                    f"{self.folder} holds an earlier run, which --continue_train would continue; "
                     "this one takes its place, and keeps its last checkpoint as 'previous'"
                 )
             return None
@@ -116,7 +116,7 @@ class Saver:
         distributed.print0(f"saved {' and '.join(tags)}: {size:.1f} MB in {seconds:.2f} s")
 
     def command_to_continue(self) -> str:
-        """What to type to go on with the run."""
+        """The command that continues the run."""
         ranks = distributed.local_world_size()
         nodes = f" --nnodes={distributed.world_size() // ranks}" * (
             distributed.world_size() > ranks
