@@ -5,7 +5,6 @@ Dropping a file in adds a model; there is no list to edit. models/template_model
 
 import argparse
 from collections.abc import Callable
-from contextlib import suppress
 
 from models.base_model import BaseModel
 from util.registry import Registry
@@ -28,15 +27,3 @@ def get_option_setter(model_name: str) -> Callable:
 def create_model(opt: argparse.Namespace) -> BaseModel:
     """Build the model that the options name; `setup` makes it ready."""
     return find_model_using_name(opt.model)(opt)
-
-
-def owners_of(option: str) -> list[str]:
-    """The models that add `option` to the command line of training."""
-    return [name for name in names() if option in _own_options(name)]
-
-
-def _own_options(name: str) -> list[str]:
-    parser = argparse.ArgumentParser(add_help=False)
-    with suppress(Exception):  # somebody's unfinished model file is no reason to fail here
-        get_option_setter(name)(parser, True)
-    return list(parser._option_string_actions)

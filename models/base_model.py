@@ -125,7 +125,7 @@ class BaseModel(ABC):
     def setup(self, opt: argparse.Namespace) -> None:
         """Make the model ready: load weights where asked for, schedules, device, ranks."""
         names = self.named_networks()
-        weights_only = self.isTrain and opt.continue_train and opt.resume_tag is None
+        weights_only = self.isTrain and opt.continue_train and opt.saved_run is None
         if not self.isTrain or weights_only:  # a training state has the weights, too
             self.load_networks(checkpoint.tag(opt))
         for value in vars(self).values():

@@ -35,12 +35,13 @@ class CycleGANModel(BaseModel):
         parser.set_defaults(no_dropout=True)
         if is_train:
             add = parser.add_argument
-            add("--lambda_A", type=float, default=10.0, help="weight of the cycle A to B to A")
-            add("--lambda_B", type=float, default=10.0, help="weight of the cycle B to A to B")
+            add("--lambda_A", type=float, default=10.0, least=0, help="weight of A to B to A")
+            add("--lambda_B", type=float, default=10.0, least=0, help="weight of B to A to B")
             add(
                 "--lambda_identity",
                 type=float,
                 default=0.5,
+                least=0,
                 help="identity loss, as a share of the cycle's weight; 0 for none",
             )
         return parser

@@ -33,7 +33,8 @@ class Pix2PixModel(BaseModel):
         parser.set_defaults(norm="batch", netG="unet_256", dataset_mode="aligned")
         if is_train:
             parser.set_defaults(pool_size=0, gan_mode="vanilla")
-            parser.add_argument("--lambda_L1", type=float, default=100.0, help="weight of L1 loss")
+            add = parser.add_argument
+            add("--lambda_L1", type=float, default=100.0, least=0, help="weight of L1 loss")
         return parser
 
     @staticmethod

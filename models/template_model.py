@@ -23,11 +23,11 @@ class TemplateModel(BaseModel):
     def modify_commandline_options(
         parser: argparse.ArgumentParser, is_train: bool
     ) -> argparse.ArgumentParser:
-        """Your own options, and better defaults for those there are."""
+        """Your own options, with `least` and more (options/parser.py), and better defaults."""
         parser.set_defaults(dataset_mode="aligned")
         if is_train:
             parser.add_argument(
-                "--lambda_regression", type=float, default=1.0, help="weight of the regression loss"
+                "--lambda_regression", type=float, default=1.0, least=0, help="weight of the loss"
             )
         return parser
 

@@ -1,9 +1,12 @@
 """Options of training and testing alike, and how a command line becomes the final `opt`."""
 
 import argparse
+import math
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import data
 import models
@@ -16,8 +19,10 @@ from util import devices, distributed
 from util.errors import UserError
 from util.precision import PRECISIONS
 
-NUM_THREADS = 4  # the original's; what nobody types is settled in `finish`
-VISDOM = ("display_id", "display_server", "display_env", "display_port", "display_ncols")
+VISDOM = {  # accepted and ignored
+    "display_id": 1, "display_server": "http://localhost", "display_env": "main",
+    "display_port": 8097, "display_ncols": 4,
+}  # fmt: skip
 
 
 class BaseOptions:
@@ -43,24 +48,60 @@ class BaseOptions:
         """
         argv = list(sys.argv[1:] if argv is None else argv)
         problems: list[str] = []
-        parser, opt, given = Parser(prog=self.program), None, set()
+        # all options that there are, and better defaults for them
+        parser = self.build_parser(argv)
+        opt, _, _ = parser.read(argv)
         with collected(problems):
-            parser = self.build_parser(argv)
-            opt, unknown = parser.parse_known_args(argv)
-            given = parser.given(argv)
-            problems += parser.unknown(unknown)
-            if not opt.dataroot:
-                problems.append(self.needs_data)
-            self.finish(opt, given, parser, problems)
-            problems += checks.problems(opt)
-        with collected(problems):
-            gpu_ids = opt.gpu_ids if opt and "gpu_ids" in given else None
-            device = devices.choose_device(gpu_ids)
+            opt.name = full_name(opt)
+            parser = self.take_saved(parser, opt, argv)
+        parser.add_argument("-h", "--help", action="help", help="show the options of this model")
+
+        # the values, and everything that is wrong with them
+        opt, given, wrong = parser.read(argv)
+        problems += wrong
+        if not opt.dataroot:
+            problems.append(self.needs_data)
+        more: list[str] = []
+        with collected(more):
+            self.finish(opt, given, parser, more)
+        with collected(more):
+            more += checks.problems(opt)
+        with collected(more):
+            device = devices.choose_device(opt.gpu_ids if "gpu_ids" in given else None)
+        problems += not_told(more, problems)
         if problems:
-            parser.error("\n".join(problems))
+            distributed.print_error_once(f"{self.program}: error: " + "\n".join(problems))
+            raise SystemExit(2)
+
         opt.device, opt.gpu_ids = device, [device.index] if device.type == "cuda" else []
-        self.mention_ignored(opt, given)
+        self.mention(opt, given)
         return opt
+
+    def build_parser(self, argv: Sequence[str], **defaults: Any) -> Parser:
+        """The whole tree for the model and the dataset that `argv` names.
+
+        Args:
+            argv: the arguments; what is wrong with them is no matter here.
+            defaults: of --model and --dataset_mode, if they are not those of the program.
+        """
+        parser = Parser(
+            prog=self.program,
+            usage="%(prog)s --dataroot DIR --name NAME --model MODEL [options]",
+            description=self.__doc__,
+            formatter_class=HelpFormatter,
+            add_help=False,  # until the tree is complete
+            conflict_handler="resolve",  # a plug-in's option wins over one of ours
+        )
+        self.initialize(parser)
+        parser.set_defaults(**defaults)
+        models.get_option_setter(parser.read(argv)[0].model)(parser, self.isTrain)
+        parser.set_defaults(**defaults)
+        data.get_option_setter(parser.read(argv)[0].dataset_mode)(parser, self.isTrain)
+        return parser
+
+    def take_saved(self, parser: Parser, opt: argparse.Namespace, argv: Sequence[str]) -> Parser:
+        """The parser, with what an earlier program saved in the experiment's folder as defaults."""
+        return parser
 
     def finish(
         self, opt: argparse.Namespace, given: set[str], parser: Parser, problems: list[str]
@@ -69,36 +110,9 @@ class BaseOptions:
         opt.isTrain = self.isTrain
         with collected(problems):
             opt.name = full_name(opt)
-        if opt.num_threads == NUM_THREADS and "num_threads" not in given:  # no plug-in's default
+        if opt.num_threads is None:
             dataset = data.find_dataset_using_name(opt.dataset_mode)
             opt.num_threads = default_num_threads(opt.cache == "ram" and dataset.quick_from_cache)
-
-    def build_parser(self, argv: Sequence[str]) -> Parser:
-        """The whole tree for the model and the dataset that `argv` names."""
-        parser = Parser(
-            prog=self.program,
-            usage="%(prog)s --dataroot DIR --name NAME --model MODEL [options]",
-            description=self.__doc__,
-            formatter_class=HelpFormatter,
-            add_help=False,
-            conflict_handler="resolve",  # a plug-in's option wins over one of ours
-        )
-        self.initialize(parser)
-        for setter in (self._model_setter, self._dataset_setter):
-            self.set_first_defaults(parser)
-            opt, _ = parser.parse_known_args(argv)
-            parser = setter(opt)(parser, self.isTrain)
-        parser.add_argument("-h", "--help", action="help", help="show the options of this model")
-        return parser
-
-    def set_first_defaults(self, parser: Parser) -> None:
-        """Choose which model and dataset take part in building the parser, if nobody types it."""
-
-    def _model_setter(self, opt: argparse.Namespace) -> Callable:
-        return models.get_option_setter(opt.model)
-
-    def _dataset_setter(self, opt: argparse.Namespace) -> Callable:
-        return data.get_option_setter(opt.dataset_mode)
 
     def initialize(self, parser: Parser) -> None:
         """Add the options that training and testing share."""
@@ -110,46 +124,55 @@ class BaseOptions:
     @staticmethod
     def _add_experiment(group: argparse._ArgumentGroup) -> None:
         add = group.add_argument
-        add("--dataroot", help="folder of the dataset (train, test or trainA, trainB, … in it)")
-        add("--name", default="experiment_name", help="name of the experiment and of its folders")
-        add("--suffix", default="", help="appended to --name, e.g. {model}_{netG}_size{load_size}")
-        add("--checkpoints_dir", default="./checkpoints", help="where experiments are saved")
-        add("--gpu_ids", default="0", help="GPU to use, -1 for the CPU; not given, the best device")
-        add("--seed", type=int, default=0, help="seed of all randomness; repeats a run exactly")
-        add(
-            "--precision",
-            default="fp32",
-            choices=PRECISIONS,
-            help="fp32 is exact, tf32 faster on CUDA; bf16 and fp16 are faster and coarser",
-        )
+        # fmt: off
+        add("--dataroot", on_resume="may change",
+            help="folder of the dataset (train, test or trainA, trainB, … in it)")
+        add("--name", default="experiment_name", on_resume="not restored",
+            help="name of the experiment and of its folders")
+        add("--suffix", default="", on_resume="not restored",
+            help="appended to --name, e.g. {model}_{netG}_size{load_size}")
+        add("--checkpoints_dir", default="./checkpoints", on_resume="not restored",
+            help="where experiments are saved")
+        add("--gpu_ids", default="0", on_resume="not restored",
+            help="GPU to use, -1 for the CPU; not given, the best device")
+        add("--seed", type=int, default=0, least=0, most=2**63 - 1,
+            help="seed of all randomness; repeats a run exactly")
+        add("--precision", default="fp32", choices=PRECISIONS,
+            help="fp32 is exact, tf32 faster on CUDA; bf16 and fp16 are faster and coarser")
         add("--compile", action="store_true", help="compile the networks: slow to start, then fast")
-        add("--epoch", default="latest", help="which epoch to load: a number or latest")
-        add("--load_iter", type=int, default=0, help="load iter_N instead of an epoch, if over 0")
-        add("--verbose", action="store_true", help="print the networks layer by layer")
-        add("--use_wandb", action="store_true", help="log to Weights & Biases as well")
-        add("--wandb_project_name", default="CycleGAN-and-pix2pix", help="project name there")
-        add("--display_winsize", type=int, default=256, help="width of a picture in the pages")
+        add("--epoch", default="latest", on_resume="not restored",
+            help="which epoch to load: a number or latest")
+        add("--load_iter", type=int, default=0, least=0, on_resume="not restored",
+            help="load iter_N instead of an epoch, if over 0")
+        add("--verbose", action="store_true", on_resume="may change",
+            help="print the networks layer by layer")
+        add("--use_wandb", action="store_true", on_resume="may change",
+            help="log to Weights & Biases as well")
+        add("--wandb_project_name", default="CycleGAN-and-pix2pix", on_resume="may change",
+            help="project name there")
+        add("--display_winsize", type=int, default=256, least=1, on_resume="may change",
+            help="width of an image in the pages")
+        # fmt: on
 
     @staticmethod
     def _add_model(group: argparse._ArgumentGroup) -> None:
         add = group.add_argument
-        add("--model", default="cycle_gan", help=f"one of: {', '.join(models.names())}")
-        add("--input_nc", type=int, default=3, help="channels of the input: 3 RGB, 1 grey")
-        add("--output_nc", type=int, default=3, help="channels of the output: 3 RGB, 1 grey")
-        add("--ngf", type=int, default=64, help="generator channels in the layer next to the image")
-        add("--ndf", type=int, default=64, help="discriminator channels in its first layer")
+        # fmt: off
+        add("--model", type=lambda name: models.find_model_using_name(name) and name,
+            default="cycle_gan", help=f"one of: {', '.join(models.names())}")
+        add("--input_nc", type=int, default=3, least=1, help="channels of the input: 3 RGB, 1 grey")
+        add("--output_nc", type=int, default=3, least=1, help="output channels: 3 RGB, 1 grey")
+        add("--ngf", type=int, default=64, least=1, help="channels of the generator's first layer")
+        add("--ndf", type=int, default=64, least=1,
+            help="discriminator channels in its first layer")
         add("--netG", default="resnet_9blocks", choices=GENERATORS, help="generator")
         add("--netD", default="basic", choices=DISCRIMINATORS, help="discriminator; basic: 70x70")
-        add("--n_layers_D", type=int, default=3, help="depth of --netD n_layers")
-        add(
-            "--norm",
-            type=canonical_norm,
-            default="instance",
-            choices=NORMS,
-            help="norm layer; for batch norm on several GPUs syncbatch",
-        )
+        add("--n_layers_D", type=int, default=3, least=1, help="depth of --netD n_layers")
+        add("--norm", type=canonical_norm, default="instance", choices=NORMS,
+            help="norm layer; for batch norm on several GPUs syncbatch")
         add("--init_type", default="normal", choices=INITS, help="initialisation of the weights")
-        add("--init_gain", type=float, default=0.02, help="its standard deviation or gain")
+        add("--init_gain", type=float, default=0.02, least=0, help="its standard deviation or gain")
+        # fmt: on
         dropout = group.add_mutually_exclusive_group()
         dropout.add_argument(
             "--no_dropout", action="store_true", help="no dropout in the generator"
@@ -161,38 +184,27 @@ class BaseOptions:
     @staticmethod
     def _add_data(group: argparse._ArgumentGroup) -> None:
         add = group.add_argument
-        add(
-            "--dataset_mode", default="unaligned", help=f"one of: {', '.join(data.dataset_modes())}"
-        )
+        # fmt: off
+        add("--dataset_mode", type=lambda name: data.find_dataset_using_name(name) and name,
+            default="unaligned", help=f"one of: {', '.join(data.dataset_modes())}")
         add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="from which to which")
         add("--serial_batches", action="store_true", help="take the images in order, unshuffled")
-        add(
-            "--num_threads",
-            type=int,
-            default=NUM_THREADS,
-            help="processes that load images; not given, as many as there are cores, 8 at most",
-        )
-        add(
-            "--cache",
-            default="none",
-            choices=["none", "ram"],
-            help="ram: decode and resize the images once, for all runs, into a file kept in memory",
-        )
-        add("--batch_size", type=int, default=1, help="images in a batch, per process")
-        add("--load_size", type=int, default=286, help="scale images to this size")
-        add("--crop_size", type=int, default=256, help="then crop to this size")
-        add(
-            "--max_dataset_size",
-            type=count_or_inf,
-            default=float("inf"),
-            help="use at most this many images of the dataset",
-        )
+        add("--num_threads", type=int, least=0, on_resume="not restored",
+            help="processes that load images; not given, as many as there are cores, 8 at most")
+        add("--cache", default="none", choices=["none", "ram"], on_resume="may change",
+            help="ram: decode and resize the images once, into a file kept in memory")
+        add("--batch_size", type=int, default=1, least=1, help="images in a batch, per process")
+        add("--load_size", type=int, default=286, least=1, help="scale images to this size")
+        add("--crop_size", type=int, default=256, least=1, help="then crop to this size")
+        add("--max_dataset_size", type=count_or_inf, default=math.inf, least=1, most=math.inf,
+            help="use at most this many images of the dataset")
         add("--preprocess", default="resize_and_crop", choices=PREPROCESS, help="scaling, cropping")
         add("--no_flip", action="store_true", help="do not mirror images at random")
+        # fmt: on
 
-    def mention_ignored(self, opt: argparse.Namespace, given: set[str]) -> None:
-        """Say what was accepted for the sake of old scripts and does nothing."""
-        visdom = sorted(given.intersection(VISDOM))
+    def mention(self, opt: argparse.Namespace, given: set[str]) -> None:
+        """Print what is worth knowing of the options, now that they are accepted."""
+        visdom = sorted(VISDOM.keys() & given)
         if visdom:
             distributed.print0(
                 f"{', '.join('--' + dest for dest in visdom)}: ignored, there is no visdom server; "
@@ -209,6 +221,12 @@ def collected(problems: list[str]) -> Iterator[None]:
         problems.append(str(error))
 
 
+def not_told(more: Sequence[str], told: Sequence[str]) -> list[str]:
+    """The new ones of `more` problems: a wrong value, told already, leads to others."""
+    flags = {found[1] for problem in told if (found := re.match(r"(?:argument )?(--\w+)", problem))}
+    return [p for p in dict.fromkeys(more) if not flags.intersection(re.findall(r"--\w+", p))]
+
+
 def full_name(opt: argparse.Namespace) -> str:
     """--name with its --suffix; UserError if that asks for what is no option."""
     try:
@@ -223,6 +241,6 @@ def full_name(opt: argparse.Namespace) -> str:
 def count_or_inf(text: str) -> int | float:
     """A whole number, or inf for no limit."""
     try:
-        return float("inf") if text == "inf" else int(text)
+        return math.inf if text == "inf" else int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} is no whole number, nor inf") from None

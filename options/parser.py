@@ -1,60 +1,172 @@
-"""An argument parser with better manners: one message, and "did you mean"."""
+"""An argument parser that knows the range of an option, and tells all problems at once."""
 
 import argparse
 import difflib
-from collections.abc import Sequence
-from typing import Any, NoReturn
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn
 
 import models
-from util import distributed
+from util.errors import UserError
+
+OLD_NAMES = {  # those of the original in 2017 and 2018, which tutorials still have
+    "--align_data": "--dataset_mode aligned", "--batchSize": "--batch_size",
+    "--display_single_pane_ncols": "--display_ncols", "--fineSize": "--crop_size",
+    "--how_many": "--num_test", "--identity": "--lambda_identity", "--loadSize": "--load_size",
+    "--nThreads": "--num_threads", "--niter": "--n_epochs", "--niter_decay": "--n_epochs_decay",
+    "--no_lsgan": "--gan_mode vanilla", "--ntest": "--num_test", "--resize_or_crop": "--preprocess",
+    "--use_dropout": "--dropout", "--which_direction": "--direction", "--which_epoch": "--epoch",
+    "--which_model_netD": "--netD", "--which_model_netG": "--netG",
+}  # fmt: skip
+ON_RESUME = ("keep", "may change", "not restored")
+
+
+class Facts(NamedTuple):
+    """What stands beside an option in its `add_argument`; see `Parser`."""
+
+    least: float | None = None
+    most: float | None = None
+    below: float | None = None
+    on_resume: str = "keep"
+    required: bool = False
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser whose errors are one message for the whole job, without the usage text."""
+    """ArgumentParser whose `add_argument`, in groups too, has more keywords; all may be left out.
+
+    least, most, below: the range of a number. With `least`, infinity is refused, unless it is
+        `most`.
+    on_resume: what `--continue_train` does with the option. "keep": the run keeps its value, and
+        another one is refused. "may change": the run keeps its value unless another is given.
+        "not restored": it belongs to the command, not to the run.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """Make every kind of action take the keywords."""
+        super().__init__(*args, **kwargs)
+        self._facts: dict[argparse.Action, Facts] = {}
+        self._given: dict[argparse.Action, None] = {}  # in their order
+        for name, make in list(self._registries["action"].items()):  # groups share it
+            self.register("action", name, self._with_facts(make))
+
+    def _with_facts(self, make: Callable[..., argparse.Action]) -> Callable[..., argparse.Action]:
+        def make_action(**keywords: Any) -> argparse.Action:
+            facts = Facts(**{k: keywords.pop(k) for k in Facts._fields if k in keywords})
+            if facts.on_resume not in ON_RESUME:
+                raise ValueError(f"on_resume={facts.on_resume!r} is none of {ON_RESUME}")
+            action = make(**keywords)
+            self._facts[action] = facts
+            return action
+
+        return make_action
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and exit with status 2."""
-        distributed.print_error_once(f"{self.prog}: error: {message}")
-        raise SystemExit(2)
+        """Raise a UserError, which `read` collects."""
+        raise UserError(message)
 
-    def unknown(self, arguments: Sequence[str]) -> list[str]:
-        """One problem for each of the `arguments`, which no option of this parser takes."""
-        known = [name for action in self._actions for name in action.option_strings]
-        before = ["", *arguments]  # what follows an unknown option is most likely its value
-        return [
-            _unknown_argument(argument, known)
-            for argument, previous in zip(arguments, before, strict=False)
-            if _is_option(argument) or not _is_option(previous)
-        ]
+    def read(self, argv: Sequence[str]) -> tuple[argparse.Namespace, set[str], list[str]]:
+        """Parse a command line.
 
-    def given(self, argv: Sequence[str]) -> set[str]:
-        """The destinations that `argv` sets; every other one has its default."""
-        untouched = object()
-        namespace = argparse.Namespace(**{action.dest: untouched for action in self._actions})
-        self.parse_known_args(argv, namespace)
-        return {dest for dest, value in vars(namespace).items() if value is not untouched}
+        Returns:
+            The options; the names of those that are given; and a sentence for each that is wrong,
+            which has its default instead.
+        """
+        self._given = {}
+        problems: list[str] = []
+        unknown: list[str] = []
+        try:
+            opt, unknown = self.parse_known_args(argv)
+        except UserError as error:
+            problems.append(str(error))
+        if problems or unknown:  # argparse stops at the first problem
+            opt = self._read_one_by_one(argv, problems)
+        problems += self._check_values(opt)
+        return opt, {action.dest for action in self._given}, list(dict.fromkeys(problems))
+
+    def _read_one_by_one(self, argv: Sequence[str], problems: list[str]) -> argparse.Namespace:
+        opt = argparse.Namespace()
+        options: list[list[str]] = [[]]  # each with its values; the first are the defaults
+        for word in argv:
+            options.append([word]) if word.startswith("--") else options[-1].append(word)
+        for words in options:
+            try:
+                unknown = self.parse_known_args(words, opt)[1]
+                problems += [self._unknown(word) for word in unknown[:1]]  # its values come after
+            except UserError as error:
+                problems.append(str(error))
+        return opt
+
+    def _check_values(self, opt: argparse.Namespace) -> Iterator[str]:
+        for group in self._mutually_exclusive_groups:
+            given = [a.option_strings[0] for a in self._given if a in group._group_actions]
+            for name in given[1:]:
+                yield f"argument {name}: not allowed with argument {given[0]}"
+        for action in self._actions:
+            if self._facts_of(action).required and action not in self._given:
+                yield f"--{action.dest} is required"
+            problem = self._out_of_range(action, getattr(opt, action.dest, None))
+            if problem:
+                setattr(opt, action.dest, action.default)
+                yield problem
+
+    def _out_of_range(self, action: argparse.Action, value: Any) -> str | None:
+        """A sentence about a number that an option cannot be; None if it can."""
+        for number in value if isinstance(value, list) else [value]:
+            reason = isinstance(number, (int, float)) and _why_not(number, self._facts_of(action))
+            if reason:
+                return f"--{action.dest} {number} is {reason}"
+        return None
+
+    def _facts_of(self, action: argparse.Action | None) -> Facts:
+        return self._facts.get(action, Facts()) if action else Facts()
+
+    def _action(self, dest: str) -> argparse.Action | None:
+        return next((action for action in self._actions if action.dest == dest), None)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        self._given[action] = None  # argparse calls this for what the command line has
+        return super()._get_values(action, arg_strings)
+
+    def on_resume(self, dest: str) -> str:
+        """What becomes of an option when a run is continued; see the class."""
+        return self._facts_of(self._action(dest)).on_resume
 
     def accepts(self, dest: str, value: Any) -> bool:
         """Whether `value`, read from a file, is one that `dest` could have."""
-        default = self.get_default(dest)
-        for action in self._actions:
-            if action.dest == dest and action.nargs not in (None, 0, "?"):
-                kind = action.type or str
-                return isinstance(value, list) and all(type(part) is kind for part in value)
-            if action.dest == dest:
-                kinds = {float: (int, float), type(None): (action.type or str,)}
-                fits = type(value) in kinds.get(type(default), (type(default),))
-                return value == default or (
-                    fits and (not action.choices or value in action.choices)
-                )
-        return False
+        action = self._action(dest)
+        if action is None or self._out_of_range(action, value):
+            return False
+        if action.nargs not in (None, 0, "?"):
+            kind = action.type or str
+            return isinstance(value, list) and all(type(part) is kind for part in value)
+        kinds = {float: (int, float), type(None): (action.type or str,)}
+        fits = type(value) in kinds.get(type(action.default), (type(action.default),))
+        return value == action.default or (fits and (not action.choices or value in action.choices))
 
     def flag(self, dest: str, value: Any) -> str:
-        """How a user would type that `dest` has `value`, for messages."""
+        """How `dest` is given `value` on a command line, for messages."""
         for action in self._actions:
             if action.dest == dest and action.nargs == 0 and action.const == value:
                 return action.option_strings[0]
         return f"--{dest} {value}"
+
+    def _unknown(self, argument: str) -> str:
+        """A sentence about an argument that no option takes."""
+        name = argument.split("=")[0]
+        if not name.startswith("--"):
+            return f"unexpected argument {argument}: every option is written --name value"
+        if name in OLD_NAMES:
+            return f"unknown option {name}: it is called {OLD_NAMES[name]} now"
+        owners = [model for model in models.names() if name in _options_of(model)]
+        if owners:
+            return (
+                f"unknown option {name}: it belongs to the training of --model "
+                f"{' or '.join(owners)}"
+            )
+        close = difflib.get_close_matches(name, self._option_string_actions, n=2, cutoff=0.6)
+        hint = f"did you mean {' or '.join(close)}?" if close else "--help lists the options"
+        return f"unknown option {name}: {hint}"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -66,17 +178,22 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def _is_option(argument: str) -> bool:
-    return argument.startswith("--")
+def _why_not(number: float, facts: Facts) -> str | None:
+    least, most, below, *_ = facts
+    if math.isnan(number) or (number == math.inf and least is not None and most != math.inf):
+        return "no number to compute with; use a finite one"
+    if least is not None and number < least:
+        return f"too small; it must be at least {least}"
+    if most is not None and number > most:
+        return f"too large; it must be at most {most}"
+    if below is not None and number >= below:
+        return f"too large; it must be below {below}"
+    return None
 
 
-def _unknown_argument(argument: str, known: Sequence[str]) -> str:
-    name = argument.split("=")[0]
-    if not _is_option(name):
-        return f"unexpected argument {argument}: every option is written --name value"
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-    hint = f"did you mean {' or '.join(close)}?" if close else "--help lists the options"
-    owners = models.owners_of(name)
-    if owners:
-        hint = f"it belongs to the training of --model {' or '.join(owners)}"
-    return f"unknown option {name}: {hint}"
+def _options_of(model: str) -> Sequence[str]:
+    """The options that a model adds to the command line of training."""
+    parser = Parser(add_help=False)
+    with suppress(Exception):  # somebody's unfinished model file is no reason to fail here
+        models.get_option_setter(model)(parser, True)
+    return list(parser._option_string_actions)

@@ -4,55 +4,29 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from models.networks import same_weights
 from options.parser import Parser
-
-# What a run can change on the way without becoming another one.
-MAY_CHANGE = {
-    # more epochs
-    "n_epochs", "n_epochs_decay",
-    # paths
-    "dataroot", "name", "suffix", "checkpoints_dir",
-    # what is shown and saved, and when
-    "print_freq", "display_freq", "update_html_freq", "no_html", "display_winsize", "verbose",
-    "use_wandb", "wandb_project_name", "save_latest_freq", "save_epoch_freq", "save_by_iter",
-    "keep_last", "display_id", "display_server", "display_env", "display_port", "display_ncols",
-    # how it is computed, if the result is the same
-    "num_threads", "gpu_ids", "dist_timeout", "cache", "accumulate", "checkpoint_activations",
-}  # fmt: skip
-# Where to go on, and what follows from the machine: not of the run, so not taken over.
-NOT_RESTORED = {
-    "continue_train", "epoch", "load_iter", "epoch_count", "resume_tag", "name", "suffix",
-    "checkpoints_dir", "gpu_ids", "device", "isTrain", "num_threads",
-}  # fmt: skip
+from util.restarts import SavedRun
 
 
-def run_options(opt: argparse.Namespace) -> dict[str, Any]:
-    """The options that a training state keeps: plain values."""
-    return plain_options(dict(sorted(vars(opt).items())))
-
-
-def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `values` that belong to a run, and that any file can hold."""
-    return {k: v for k, v in values.items() if k not in NOT_RESTORED and _is_plain(v)}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_plain(part) and not isinstance(part, list) for part in value)
-    return isinstance(value, (bool, int, float, str, type(None)))
-
-
-def taken_over(saved: Mapping[str, Any], parser: Parser) -> dict[str, Any]:
-    """Those of a training state's options that this program has and that make sense."""
-    return {name: value for name, value in saved.items() if parser.accepts(name, value)}
+def taken_over(run: SavedRun, parser: Parser) -> dict[str, Any]:
+    """The options of a run that this program has, that make sense and that belong to a run."""
+    return {
+        name: value
+        for name, value in run.options.items()
+        if parser.accepts(name, value) and parser.on_resume(name) != "not restored"
+    }
 
 
 def conflicts(
     opt: argparse.Namespace, given: set[str], saved: Mapping[str, Any], parser: Parser
 ) -> Iterator[str]:
     """One phrase for each given option that would make another run of it."""
-    for name in sorted(given - MAY_CHANGE):
-        same_norm = name == "norm" and {opt.norm, saved.get(name)} <= {"batch", "syncbatch"}
-        if name in saved and vars(opt)[name] != saved[name] and not same_norm:
-            has = "not" if saved[name] is False else parser.flag(name, saved[name])
-            yield f"{parser.flag(name, vars(opt)[name])} (it has {has})"
+    if "batch_size" in given:  # of one rank; what counts is the batch of all
+        given = given - {"batch_size"} | {"global_batch_size"}
+    for name in sorted(given & saved.keys()):
+        value, before = vars(opt)[name], saved[name]
+        same = value == before or (name == "norm" and same_weights(value, before))
+        if not same and parser.on_resume(name) == "keep":
+            has = "not" if before is False else parser.flag(name, before)
+            yield f"{parser.flag(name, value)} (it has {has})"

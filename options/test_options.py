@@ -1,9 +1,12 @@
 """Options of test.py."""
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from options.base_options import BaseOptions, count_or_inf, full_name
+from models.networks import same_weights
+from options.base_options import BaseOptions, count_or_inf
 from options.parser import Parser
 from util import checkpoint, distributed
 from util.run_record import read_options
@@ -18,6 +21,9 @@ class TestOptions(BaseOptions):
 
     isTrain = False
     program = "test.py"
+    trained: Mapping[str, Any] = {}  # what the checkpoint fixes
+    trained_model: str | None = None
+    load_follows_crop = False
 
     def initialize(self, parser: Parser) -> None:
         """Add the options of testing."""
@@ -25,16 +31,17 @@ class TestOptions(BaseOptions):
         add = parser.add_argument_group("testing").add_argument
         add("--phase", default="test", help="which part of the dataset: train, val, test, …")
         add("--results_dir", default="./results/", help="where results are saved")
-        add("--num_test", type=count_or_inf, default=float("inf"), help="how many images to test")
-        add("--aspect_ratio", type=float, default=1.0, help="width over height of the results")
+        # fmt: off
+        add("--num_test", type=count_or_inf, default=math.inf, least=1, most=math.inf,
+            help="how many images to test")
+        add("--aspect_ratio", type=float, default=1.0, least=0.01, most=100,
+            help="width over height of the results")
+        # fmt: on
         add("--eval", action="store_true", help="fixed batch norm and no dropout, as model.eval()")
         parser.set_defaults(model="test", load_size=parser.get_default("crop_size"))
 
-    def build_parser(self, argv: Sequence[str]) -> Parser:
-        """The tree, with what training saved beside the checkpoint as defaults."""
-        parser = super().build_parser(argv)
-        opt, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
-        opt.name = full_name(opt)
+    def take_saved(self, parser: Parser, opt: argparse.Namespace, argv: Sequence[str]) -> Parser:
+        """With what training saved beside the checkpoint as defaults."""
         self.saved_in = checkpoint.folder(opt)
         saved = read_options(self.saved_in, (*NETWORK, *DEFAULTS, "model"), parser.accepts)
         self.trained_model = saved.pop("model", None)
@@ -42,11 +49,10 @@ class TestOptions(BaseOptions):
         if opt.model == "test" and opt.model_suffix == "_B" and both:  # CycleGAN's B to A
             saved["input_nc"], saved["output_nc"] = saved["output_nc"], saved["input_nc"]
         self.trained = {k: v for k, v in saved.items() if k in NETWORK}
-        own_load_size = parser.get_default("load_size") != parser.get_default("crop_size")
+        self.load_follows_crop = parser.get_default("load_size") == parser.get_default("crop_size")
         parser.set_defaults(**saved)
-        if not own_load_size:  # the whole picture, unless a model or dataset has its own default
+        if self.load_follows_crop:  # the whole image, unless a model or dataset has its own default
             parser.set_defaults(load_size=parser.get_default("crop_size"))
-        self.load_follows_crop = not own_load_size
         return parser
 
     def finish(
@@ -64,12 +70,12 @@ class TestOptions(BaseOptions):
             if key in given and not interchangeable(key, vars(opt)[key], value, opt.netG)
         ]
 
-    def mention_ignored(self, opt: argparse.Namespace, given: set[str]) -> None:
+    def mention(self, opt: argparse.Namespace, given: set[str]) -> None:
         """Say what a forgotten --model does."""
-        super().mention_ignored(opt, given)
+        super().mention(opt, given)
         if "model" not in given and self.trained_model not in (None, "test"):
             distributed.print0(
-                "without --model, the generator is applied to every picture under --dataroot; to "
+                "without --model, the generator is applied to every image under --dataroot; to "
                 f"test as in training: --model {self.trained_model}"
             )
 
@@ -79,10 +85,10 @@ def one_by_one(opt: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(opt), "batch_size": 1})
 
 
-def interchangeable(key: str, given: object, trained: object, netG: str) -> bool:
+def interchangeable(key: str, given: Any, trained: Any, netG: str) -> bool:
     """Whether weights trained with one value of an option work with another."""
-    if key == "norm" and {given, trained} <= {"batch", "syncbatch"}:
-        return True
+    if key == "norm":
+        return same_weights(given, trained)
     if key == "no_dropout" and netG.startswith("unet"):
         return True  # dropout is no part of a U-Net's keys
     return given == trained

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from options.resume import MAY_CHANGE
+from options.train_options import TrainOptions
 
+PARSER = TrainOptions().build_parser([])
 TIMES = re.compile(rb"time: [0-9.]+, data: [0-9.]+")
 
 
@@ -18,8 +19,9 @@ def run_of(folder):
     weights = {path.name: path.read_bytes() for path in files if "_net_" in path.name}
     states = {f.name: torch.load(f, weights_only=True) for f in files if "_state" in f.name}
     for state in states.values():
-        for name in MAY_CHANGE & state["options"].keys():
-            del state["options"][name]
+        for name in list(state["options"]):
+            if PARSER.on_resume(name) != "keep":
+                del state["options"][name]
     lines = (folder / "loss_log.txt").read_bytes().splitlines()
     fresh = [i for i, s in enumerate(lines) if s.startswith(b"===") and b"continued" not in s]
     log = [TIMES.sub(b"", line) for line in lines[fresh[-1] :] if not line.startswith(b"===")]

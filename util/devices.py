@@ -10,7 +10,7 @@ def choose_device(gpu_ids: str | None) -> torch.device:
     """The device of this rank.
 
     Args:
-        gpu_ids: what the user given after --gpu_ids ("0", "0,1", "-1" for the CPU), or None for
+        gpu_ids: what is given after --gpu_ids ("0", "0,1", "-1" for the CPU), or None for
             the best at hand: CUDA, a GPU for each rank; then Apple's MPS; then the CPU.
 
     Raises:
@@ -55,18 +55,16 @@ def best_device() -> torch.device:
 
 
 def gpus_to_use(gpu_ids: str | None) -> list[int]:
-    """The CUDA GPUs that --gpu_ids allows.
-
-    Args:
-        gpu_ids: what the user given: "0", "0,1", "-1" for the CPU; None for all that there are.
-
-    Raises:
-        UserError: no such GPU; the message lists those that exist.
-    """
+    """The CUDA GPUs that --gpu_ids allows; see choose_device."""
     count = torch.cuda.device_count()
     if gpu_ids is None:
         return list(range(count))
-    ids = parse_gpu_ids(gpu_ids)
+    try:
+        ids = [i for i in map(int, gpu_ids.split(",")) if i >= 0]
+    except ValueError:
+        raise UserError(
+            f"--gpu_ids {gpu_ids} is not a list of numbers; write 0, or 0,1, or -1 for the CPU"
+        ) from None
     missing = [i for i in ids if i >= count]
     if missing:
         raise UserError(
@@ -74,16 +72,6 @@ def gpus_to_use(gpu_ids: str | None) -> list[int]:
             "Leave the flag out for the best device, or use --gpu_ids -1 for the CPU"
         )
     return ids
-
-
-def parse_gpu_ids(gpu_ids: str) -> list[int]:
-    """The non-negative ids of a list like "0,2"; empty for "-1", the CPU."""
-    try:
-        return [i for i in map(int, gpu_ids.split(",")) if i >= 0]
-    except ValueError:
-        raise UserError(
-            f"--gpu_ids {gpu_ids} is not a list of numbers; write 0, or 0,1, or -1 for the CPU"
-        ) from None
 
 
 def existing_gpus() -> str:

@@ -1,9 +1,24 @@
-"""Jobs that torchrun or SLURM starts again, with the same command line, go on where they were."""
+"""What a run continues from: asked for, or because torchrun or SLURM has restarted its job."""
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from util import checkpoint, distributed
+from util.errors import UserError
+from util.run_record import plain_options
+
+
+@dataclass
+class SavedRun:
+    """A checkpoint to continue from, whose training state is open."""
+
+    tag: str
+    restarted_by: str | None  # "torchrun" or "SLURM"; None: --continue_train asks for it
+    epoch: int  # to continue in, from 1
+    options: dict[str, Any]  # of the run
+    state: dict[str, Any] | None = field(default=None, repr=False)  # on rank 0, until restored
 
 
 def job() -> str | None:
@@ -16,17 +31,35 @@ def was_restarted() -> bool:
     return distributed.restarts() > 0 or os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
-def started_again(directory: Path) -> str | None:
-    """Who has started this job again after it had saved a state; None if nobody has.
-
-    An older run may have left its state in the same folder: that is none of this job's.
+def open_saved_run(directory: Path, tag: str | None) -> SavedRun | None:
+    """Open, on rank 0, what to continue from; None without a training state. Call it on all ranks.
 
     Args:
-        directory: the experiment's folder; looked at by rank 0, which has to call this.
+        directory: the experiment's folder; a restarted job continues from what it has saved in it
+            itself, not from what an older run has left there.
+        tag: the checkpoint that --continue_train asks for; None without it.
+
+    Raises:
+        UserError: the state cannot be read, or --continue_train finds neither it nor weights.
     """
-    if distributed.saved_before_restart():
-        return "torchrun"
-    if job() and was_restarted():
-        state = checkpoint.load_train_state(directory, "latest")
-        return "SLURM" if state and state.get("job") == job() else None
-    return None
+    run = _open(directory, tag) if distributed.is_main() else None
+    told = distributed.from_main(lambda: {**vars(run), "state": None} if run else None)
+    return run if distributed.is_main() or told is None else SavedRun(**told)
+
+
+def _open(directory: Path, tag: str | None) -> SavedRun | None:
+    by = "torchrun" if distributed.saved_before_restart() else "SLURM" if was_restarted() else None
+    state = checkpoint.load_train_state(directory, "latest") if by else None
+    if by == "SLURM" and not (state and job() and state.get("job") == job()):
+        by = state = None
+    if by:
+        tag = "latest"
+    elif tag:
+        state = checkpoint.load_train_state(directory, tag)
+        missing = checkpoint.what_is_missing(directory, tag)
+        if missing:
+            raise UserError(f"--continue_train: {missing}")
+    if state is None or tag is None:
+        return None
+    epoch = max(1, state["progress"]["epoch"])
+    return SavedRun(tag, by, epoch, plain_options(state["options"]), state)

@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import math
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ def save_options(
 ) -> None:
     """Write the final options: beside the checkpoints when training, else beside the results."""
     stem = "train_opt" if opt.isTrain else "test_opt"
-    values = {key: _plain(value) for key, value in sorted(vars(opt).items())}
+    values = {
+        key: value if _is_plain(value) and value != math.inf else str(value)
+        for key, value in _saved(vars(opt))
+    }
     lines = ["----------------- Options ---------------"]
     lines += [f"{key:>25}: {one_line(value)}" for key, value in values.items()]
     lines += ["----------------- End -------------------", ""]
@@ -54,10 +58,25 @@ def read_options(
         return {}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path}, the options of the training, cannot be used ({error}); remove it and type "
+            f"{path}, the options of the training, cannot be used ({error}); remove it and give "
             "the network options (--netG, --norm, --ngf, …) instead"
         ) from None
     return values
+
+
+def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a training state keeps, in their order: those that any file can hold."""
+    return {name: value for name, value in _saved(values) if _is_plain(value)}
+
+
+def _saved(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(item for item in values.items() if item[0] != "saved_run")  # an open file
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(part) and not isinstance(part, list) for part in value)
+    return isinstance(value, (bool, int, float, str, type(None)))
 
 
 def _small_text(path: Path) -> str:
@@ -73,9 +92,3 @@ def _sane(value: Any, accepts: Callable[[str, Any], bool], name: str) -> bool:
     """Whether an option can have this value, and it is no number that only fills the memory."""
     too_large = isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER
     return not too_large and accepts(name, value)
-
-
-def _plain(value: object) -> object:
-    """A value that JSON can hold; infinity and devices become their names."""
-    plain = isinstance(value, (bool, int, str, list, type(None)))
-    return value if plain or (isinstance(value, float) and value != float("inf")) else str(value)

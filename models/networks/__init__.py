@@ -26,6 +26,7 @@ from models.networks.norms import (
     PER_SAMPLE_NORMS,
     canonical_norm,
     get_norm_layer,
+    same_weights,
 )
 from models.networks.schedulers import LR_POLICIES, get_scheduler
 from util.choices import choose
@@ -55,6 +56,7 @@ __all__ = [
     "get_scheduler",
     "init_net",
     "init_weights",
+    "same_weights",
 ]
 
 

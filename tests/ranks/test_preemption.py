@@ -1,4 +1,4 @@
-"""Signals save and end a run; jobs that are started again go on; the result is the same."""
+"""Signals save and end a run; jobs that are started again continue; the result is the same."""
 
 import os
 import re
@@ -150,7 +150,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(data, here, tmp_path
 
 
 def restarts(running):
-    told = "torchrun has started this job again; it goes on from latest"
+    told = "torchrun has started this job again; it continues from latest"
     return running.output.read_text().count(told)
 
 
@@ -177,7 +177,7 @@ def test_torchrun_starts_a_job_again_that_goes_on_by_itself(data, here, tmp_path
 def test_a_restart_before_the_first_save_starts_over_and_leaves_an_older_run_alone(
     data, here, tmp_path
 ):
-    """There is a state, but of an older run with another seed: going on from it would be wrong."""
+    """The state there is an older run's, with another seed: continuing from it would be wrong."""
     done = torchrun(2, PROGRAM, *command(data, "n", "--seed", "7"))
     assert done.returncode == 0, done.stderr
     Path("checkpoints/n/losses.csv").unlink()
@@ -201,7 +201,7 @@ def test_a_requeued_slurm_job_goes_on_by_itself(data, here, monkeypatch, capsys)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     capsys.readouterr()
     train.main(longer)
-    assert "SLURM has started this job again; it goes on from latest" in capsys.readouterr().out
+    assert "SLURM has started this job again; it continues from latest" in capsys.readouterr().out
     assert steps() == 24
     monkeypatch.setenv("SLURM_JOB_ID", "78")  # another job, requeued as well, starts its own run
     train.main(longer)

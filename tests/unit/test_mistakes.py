@@ -262,8 +262,8 @@ def no_dataroot(tmp):
 
 
 def dataroot_is_a_file(tmp):
-    (tmp / "pictures.zip").write_text("PK")
-    return train_on(tmp / "pictures.zip")
+    (tmp / "images.zip").write_text("PK")
+    return train_on(tmp / "images.zip")
 
 
 def folder_that_may_not_be_read(tmp):
@@ -300,7 +300,7 @@ def pair_of_one_column(tmp):
     return in_place_of_2(tmp, picture(1, 1, 10).save)
 
 
-def pictures_of_an_unknown_kind(tmp):
+def images_of_an_unknown_kind(tmp):
     (tmp / "train").mkdir()
     (tmp / "train" / "photo.heic").write_text("")
     return train_on(tmp)
@@ -392,14 +392,14 @@ STATE = Path("checkpoints/n/latest_train_state.pth")
 
 
 def continuing(tmp, *more, model="template"):
-    """Two epochs have been trained; the command line that goes on with the run."""
+    """Two epochs have been trained; the command line that continues the run."""
     program, argv = train_on(good_pairs(tmp), "--name", "n", "--no_html", model="template")
     program(argv)
     return train_on(tmp, "--name", "n", "--no_html", "--continue_train", *more, model=model)
 
 
 def with_state(tmp, change):
-    """A run that goes on for a third epoch from a state that was changed."""
+    """A run that is continued for a third epoch from a state that was changed."""
     program, argv = continuing(tmp, "--n_epochs", "2")
     state = torch.load(STATE, weights_only=True)
     STATE.unlink()  # it is another name of that of epoch 2
@@ -549,7 +549,7 @@ MISTAKES = [
     (image_too_small_in_the_middle, "tiny.png", "larger"),
     (damaged_train_state, "latest_train_state.pth", "remove it"),
     (training_the_test_model, "--model test", "--model pix2pix"),
-    (nothing_to_continue, "latest_net_G.pth", "train first"),
+    (nothing_to_continue, "latest_train_state.pth", "--checkpoints_dir"),
     (nothing_to_continue_and_no_data, "latest_train_state.pth", "--name"),
     (no_checkpoint, "never_trained", "--name"),
     (no_such_epoch, "99_net_G.pth", "--epoch"),
@@ -564,14 +564,14 @@ MISTAKES = [
     (flag_against_the_checkpoint, "--norm none", "--norm batch"),
     (aspect_ratio_zero, "--aspect_ratio 0", "at least 0.01"),
     (no_dataroot, "--dataroot", "make_demo_dataset.py"),
-    (dataroot_is_a_file, "pictures.zip", "--dataroot"),
+    (dataroot_is_a_file, "images.zip", "--dataroot"),
     (folder_that_may_not_be_read, "train", "--dataroot"),
     (image_of_no_bytes, "2.png", "replace it"),
     (link_to_nowhere, "2.png", "replace it"),
     (drawing_with_the_name_of_a_photo, "2.png", "replace it"),
     (decompression_bomb, "2.png", "make it smaller"),
     (pair_of_one_column, "2.png", "side by side"),
-    (pictures_of_an_unknown_kind, "photo.heic", ".png"),
+    (images_of_an_unknown_kind, "photo.heic", ".png"),
     (pipe_among_the_images, "2.png", "pipe"),
     (name_that_leads_out, "--name ../n", "--checkpoints_dir"),
     (name_that_is_absolute, "--name /n", "--checkpoints_dir"),
@@ -588,15 +588,15 @@ MISTAKES = [
     (weight_of_a_loss_that_is_no_number, "--lambda_A nan", "finite"),
     (momentum_beyond_one, "--beta1 2", "below 1"),
     (epochs_without_end, "--n_epochs 99999", "at most"),
-    (both_batch_sizes, "--global_batch_size", "type one of them"),
+    (both_batch_sizes, "--global_batch_size", "give one of them"),
     (batch_of_nobody, "--global_batch_size 0", "at least 1"),
     (flag_without_its_value, "--lr", "expected one argument"),
     (single_dash, "-lr", "--name value"),
     (other_options_on_resume, "--ngf 8 (it has --ngf 4)", "leave them out"),
     (another_model_on_resume, "--model pix2pix (it has --model template)", "--name"),
     (epoch_count_against_the_state, "--epoch_count 2", "leave the flag out"),
-    (epoch_to_continue_that_is_not_there, "7_net_G.pth", "choose with --epoch"),
-    (iteration_that_is_not_there, "iter_500_net_G.pth", "--load_iter"),
+    (epoch_to_continue_that_is_not_there, "7_train_state.pth", "choose with --epoch"),
+    (iteration_that_is_not_there, "iter_500_train_state.pth", "--load_iter"),
     (half_a_state, "latest_train_state.pth", "remove it"),
     (empty_state, "latest_train_state.pth", "remove it"),
     (state_with_code, "latest_train_state.pth", "refused"),

@@ -1,17 +1,24 @@
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from formulas import REFERENCE, reference
 
+import models
+from options.parser import Parser
 from options.test_options import TestOptions as OptionsOfTest  # a Test… name would be collected
 from options.train_options import TrainOptions
 from util.run_record import save_options
 
 PROGRAMS = {"train": TrainOptions, "test": OptionsOfTest}
-DIFFERENT = {("test", "--num_test"): float("inf")}  # the original stops at 50 images
+DIFFERENT = {
+    ("test", "--num_test"): float("inf"),  # the original stops at 50 images
+    ("train", "--num_threads"): None,  # the original has 4 and says nothing of the machine
+    ("test", "--num_threads"): None,
+}
 
 
 def parse(program, *argv):
@@ -35,7 +42,7 @@ def test_every_option_of_the_original_is_there_with_its_default(case, here):
         default = DIFFERENT.get((program, option), expected["default"])
         if option == "--model":  # what comes without --model
             default = "cycle_gan" if program == "train" else "test"
-        elif expected["type"] in ("int", "float"):
+        elif default is not None and expected["type"] in ("int", "float"):
             default = float(default)
         assert parser.get_default(option[2:]) == default, option
 
@@ -54,6 +61,12 @@ def test_every_option_of_the_original_can_be_typed_with_its_default(case, here):
     assert (opt.model, opt.norm) == (model, reference("options")[case]["--norm"]["default"])
 
 
+def weights_of(name):
+    """Stands for weights of the original, from which --continue_train starts."""
+    Path("checkpoints", name).mkdir(parents=True)
+    Path("checkpoints", name, "latest_net_G.pth").touch()
+
+
 def commands():
     lines = (REFERENCE / "commands.txt").read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
@@ -64,6 +77,7 @@ def test_command_lines_of_the_original_are_accepted(line, here):
     words = shlex.split(line)
     program = next(i for i, word in enumerate(words) if word in ("train.py", "test.py"))
     argv = words[program + 1 :]
+    weights_of(argv[argv.index("--name") + 1])
     opt = parse(words[program].removesuffix(".py"), *argv)
     assert opt.dataroot == argv[argv.index("--dataroot") + 1]
     assert opt.name == argv[argv.index("--name") + 1]
@@ -101,26 +115,140 @@ def test_help_shows_the_data_set_s_own_options(capsys, here):
     assert len(own) > len(capsys.readouterr().out)
 
 
+UNKNOWN = {
+    "--btach_size": ["--batch_size"],
+    "--lambda_L1": ["--model", "pix2pix"],  # an option of another model
+    "--niter": ["--n_epochs"],
+    "--niter_decay": ["--n_epochs_decay"],
+    "--loadSize": ["--load_size"],
+    "--fineSize": ["--crop_size"],
+    "--batchSize": ["--batch_size"],
+    "--which_model_netG": ["--netG"],
+    "--no_lsgan": ["--gan_mode vanilla"],
+    "--resize_or_crop": ["--preprocess"],
+    "--identity": ["--lambda_identity"],
+    "--which_direction": ["--direction"],
+    "--how_many": ["--num_test"],
+    "--which_epoch": ["--epoch"],
+}
+
+
 def test_unknown_options_get_a_suggestion(capsys, here):
-    error = error_of(capsys, "train", "--dataroot", "x", "--btach_size", "4", "--lambda_L1", "9")
-    assert "--btach_size: did you mean --batch_size" in error
-    assert "--lambda_L1: it belongs to the training of --model" in error and "pix2pix" in error
+    """All at once, those of the original of 2017 and 2018 under their present names."""
+    given = [word for name in UNKNOWN for word in (name, "9")]
+    error = error_of(capsys, "train", "--dataroot", "x", *given)
+    lines = {line.split(":")[-2].split()[-1]: line for line in error.splitlines()}
+    for name, suggestions in UNKNOWN.items():
+        assert all(word in lines[name] for word in suggestions), lines[name]
     assert "usage" not in error and "unexpected argument" not in error
 
 
+PROBLEMS = {  # what is given: what the message has
+    ("--crop_size", "300"): ["--crop_size 300 is larger", "multiple of 256"],
+    ("--netG", "unet_256"): ["--netG unet_256"],
+    ("--epoch_count", "201"): ["--epoch_count", "200"],
+    ("--input_nc", "1"): ["--lambda_identity 0.5"],
+    ("--batch_size", "0"): ["--batch_size 0"],
+    ("--suffix", "{nothing}"): ["{nothing}"],
+    ("--no_such", ""): ["--no_such"],
+    ("--gpu_ids", "77"): ["no GPU 77"],
+    ("--seed", "9" * 30): ["--seed 999"],
+    ("--netD", "huge"): ["--netD", "'huge'", "'pixel'"],
+    ("--ngf", "many"): ["--ngf", "'many'"],
+    ("--beta1", "1"): ["--beta1 1.0", "below 1"],
+    ("--no_flip=3", ""): ["--no_flip"],
+    ("--dropout", "--no_dropout"): ["--dropout", "not allowed with"],
+    ("--display_freq", ""): ["--display_freq", "expected one argument"],
+}
+
+
 def test_all_problems_are_reported_together(capsys, here):
-    error = error_of(
-        capsys, "train", "--dataroot", "x", "--model", "cycle_gan", "--crop_size", "300",
-        "--epoch_count", "201", "--input_nc", "1", "--netG", "unet_256", "--batch_size", "0",
-        "--suffix", "{nothing}", "--no_such", "--gpu_ids", "77", "--seed", "9" * 30,
-    )  # fmt: skip
-    for part in ("--crop_size 300 is larger", "multiple of 256", "--epoch_count", "200",
-                 "--lambda_identity 0.5", "--batch_size 0", "{nothing}", "--no_such", "no GPU 77",
-                 "--seed 999"):  # fmt: skip
+    words = [word for pair in PROBLEMS for word in pair if word]
+    error = error_of(capsys, "train", "--dataroot", "x", "--model", "cycle_gan", *words)
+    assert error.count("error:") == 1
+    for parts in PROBLEMS.values():
+        for part in parts:
+            assert part in error, part
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("option", ["--model", "--dataset_mode"])
+def test_an_unknown_model_or_dataset_does_not_hide_the_rest(program, option, capsys, here):
+    argv = ["--dataroot", "x", option, "alignd", "--ngf", "0", "--suffix", "{colour}"]
+    error = error_of(capsys, program, *argv, "--no_such", "1")
+    for part in (f"{option} alignd", "--ngf 0", "{colour}", "--no_such"):
+        assert part in error
+
+
+@pytest.mark.parametrize("batch", ["0", "many"])
+def test_a_wrong_value_is_told_once(batch, capsys, here):
+    """Not again by what is computed of it, such as the batch over all ranks."""
+    error = error_of(capsys, "train", "--dataroot", "x", "--batch_size", batch)
+    assert error.count("batch_size") == 1 and len(error.splitlines()) == 1
+
+
+def test_a_wrong_size_is_not_compared_with_others(capsys, here):
+    error = error_of(capsys, "train", "--dataroot", "x", "--load_size", "big", "--crop_size", "512")
+    assert "'big'" in error and "512" not in error
+
+
+PLUG_IN = """
+from models.template_model import TemplateModel
+
+
+class MineModel(TemplateModel):
+    @staticmethod
+    def modify_commandline_options(parser, is_train):
+        parser = TemplateModel.modify_commandline_options(parser, is_train)
+        parser.set_defaults(num_threads=4, n_epochs=7)
+        group = parser.add_argument_group("mine")
+        group.add_argument("--depth", type=int, default=2, least=1, most=9, on_resume="may change")
+        group.add_argument("--plain", type=int, default=2)
+        group.add_argument("--tags", action="append", default=[])
+        group.add_argument("--key", required=True)
+        either = group.add_mutually_exclusive_group()
+        either.add_argument("--warm", type=float, nargs="+", least=0)
+        either.add_argument("--cold", action="store_true")
+        return parser
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A model of one's own, whose options have ranges, or none, as argparse has them."""
+    (tmp_path / "mine_model.py").write_text(PLUG_IN)
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    yield ["--dataroot", "x", "--model", "mine"]
+    sys.modules.pop("models.mine_model", None)
+
+
+def test_options_of_a_plug_in(mine, here):
+    argv = [*mine, "--key", "k", "--tags", "a", "--tags", "b", "--plain", "-5", "--warm", "1", "2"]
+    opt = parse("train", *argv)
+    assert (opt.tags, opt.plain, opt.warm, opt.depth) == (["a", "b"], -5, [1.0, 2.0], 2)
+    assert (opt.num_threads, opt.n_epochs) == (4, 7)
+
+
+def test_options_of_a_plug_in_have_ranges_if_it_gives_them(mine, capsys, here):
+    error = error_of(capsys, "train", *mine, "--depth", "10", "--warm", "1", "-2", "--cold")
+    for part in ("--depth 10", "at most 9", "--warm -2.0", "at least 0", "--key", "--cold"):
         assert part in error, part
 
 
+def test_a_misspelt_keyword_value_is_the_plug_in_s_own_error():
+    with pytest.raises(ValueError, match="may chnage"):
+        Parser().add_argument("--x", on_resume="may chnage")
+
+
+def test_every_option_says_by_itself_what_resuming_does_with_it(here):
+    parser = TrainOptions().build_parser([])
+    assert parser.on_resume("print_freq") == parser.on_resume("n_epochs") == "may change"
+    assert parser.on_resume("continue_train") == parser.on_resume("name") == "not restored"
+    assert parser.on_resume("lr") == parser.on_resume("netG") == "keep"
+
+
 def test_last_epoch_may_be_trained_alone(here):
+    weights_of("experiment_name")
     opt = parse("train", "--dataroot", "x", "--continue_train", "--epoch_count", "200")
     assert opt.epoch_count == 200
 
@@ -146,7 +274,7 @@ def test_images_too_small_for_the_networks(capsys, here):
     assert parse("train", *argv, "5", "--netD", "pixel").crop_size == 5
 
 
-def test_pictures_have_three_channels_or_one(capsys, here):
+def test_images_have_three_channels_or_one(capsys, here):
     argv = ["--dataroot", "x", "--model", "pix2pix", "--output_nc", "4"]
     assert "--output_nc 4" in error_of(capsys, "train", *argv)
 
@@ -250,7 +378,7 @@ def test_each_direction_of_a_cycle_gan_has_its_own_channels(suffix, channels, he
     assert (opt.input_nc, opt.output_nc) == channels
 
 
-def test_the_whole_picture_is_tested_unless_the_user_says_otherwise(here):
+def test_the_whole_image_is_tested_unless_the_user_says_otherwise(here):
     argv = ["--dataroot", "x", "--model", "pix2pix"]
     assert parse("test", *argv).load_size == 256
     assert parse("test", *argv, "--crop_size", "512").load_size == 512

@@ -72,7 +72,7 @@ def dying_after(monkeypatch):
 
 
 def interrupted(argv, name, deaths, dying_after):
-    """Train with a death after each of these numbers of steps, going on from the last save."""
+    """Train with a death after each of these numbers of steps, continuing from the last save."""
     for steps in [*deaths, 10**6]:
         dying_after(steps)
         saved = checkpoint.state_path(f"checkpoints/{name}", "latest").exists()
@@ -138,9 +138,7 @@ def test_a_new_run_under_an_old_name_keeps_the_old_ones_last_checkpoint(data, he
     before = {f.name: f.read_bytes() for f in folder.glob("latest_*")}
     table = (folder / "losses.csv").read_bytes()
     train.main([*argv, "--seed", "5"])
-    assert (
-        "holds an earlier run, which --continue_train would go on with" in capsys.readouterr().out
-    )
+    assert "holds an earlier run, which --continue_train would continue" in capsys.readouterr().out
     kept = {f.name: f.read_bytes() for f in folder.glob("previous_*.pth")}
     assert kept == {name.replace("latest", "previous"): content for name, content in before.items()}
     assert (folder / "previous_losses.csv").read_bytes() == table
@@ -180,6 +178,17 @@ def test_lists_are_options_of_the_run_too(data, here, tmp_path, monkeypatch):
     assert TrainOptions().parse(on).weights == [5.0, 6.0]
     with pytest.raises(SystemExit):
         TrainOptions().parse([*on, "--weights", "7", "8"])
+
+
+def test_the_training_state_is_opened_once(data, here, monkeypatch):
+    argv = command(data, "n", "--model", "template", "--n_epochs", "1", "--n_epochs_decay", "0")
+    train.main(argv)
+    opened, load = [], checkpoint.load
+    monkeypatch.setattr(
+        checkpoint, "load", lambda path, **more: opened.append(path) or load(path, **more)
+    )
+    train.main([*argv, "--continue_train", "--n_epochs", "2"])
+    assert opened == [checkpoint.state_path("checkpoints/n", "latest")]
 
 
 LISTED = """

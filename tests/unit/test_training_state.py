@@ -598,7 +598,9 @@ def test_options_in_the_state_that_this_program_does_not_have_are_left_out(train
 def test_the_place_in_the_run_is_said_in_one_line(trained, here, capsys):
     train.main(command(trained, "--continue_train", "--n_epochs", "2"))
     said = capsys.readouterr().out
-    assert len(re.findall("going on from checkpoints/n/latest_train_state.pth: epoch 3", said)) == 1
+    assert (
+        len(re.findall("continuing from checkpoints/n/latest_train_state.pth: epoch 3", said)) == 1
+    )
 
 
 class OneLayer:

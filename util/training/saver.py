@@ -1,21 +1,18 @@
-"""Saving during a run, and going on from what was saved."""
+"""Saving during a run, and continuing from what was saved."""
 
 import argparse
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from options.resume import run_options
 from util import checkpoint, distributed, restarts
 from util.checkpoint import train_state
 from util.errors import UserError
-from util.run_record import save_options
+from util.run_record import plain_options, save_options
 
 Counters = dict[str, int | bool]
 
@@ -24,7 +21,7 @@ class Saver:
     """Writes checkpoints of a model, and takes it to where the last one was made.
 
     Args:
-        opt: reads name, checkpoints_dir, device, verbose, keep_last and what says where to go on.
+        opt: reads name, checkpoints_dir, device, verbose, keep_last and saved_run.
         model: after its setup, before any training.
     """
 
@@ -41,7 +38,7 @@ class Saver:
         Returns:
             The counters that were saved with it; None at the start of a run.
         """
-        if self.opt.resume_tag is None:
+        if self.opt.saved_run is None:
             if self.opt.continue_train:
                 distributed.print0(
                     f"{self.folder} has no training state, as in checkpoints of the original: the "
@@ -50,39 +47,29 @@ class Saver:
                 )
             elif checkpoint.state_path(self.folder, "latest").exists():
                 distributed.print0(
-                    f"{self.folder} holds an earlier run, which --continue_train would go on with; "
+                    f"{self.folder} holds an earlier run, which --continue_train would continue; "
                     "this one takes its place, and keeps its last checkpoint as 'previous'"
                 )
             return None
-        state = self._read() if distributed.is_main() else None
-        counters = distributed.broadcast(state and (state["progress"], len(state["ranks"])))
-        with self._path_named():
-            train_state.restore(self.model, state)
-        self._say_where(*counters)
-        return counters[0]
-
-    @contextmanager
-    def _path_named(self) -> Iterator[None]:
-        try:
-            yield
-        except UserError as error:
-            path = checkpoint.state_path(self.folder, self.opt.resume_tag)
-            raise UserError(f"{path}: {error}") from None
-
-    def _read(self) -> dict[str, Any]:
-        state = checkpoint.load_train_state(self.folder, self.opt.resume_tag)
-        saved_by = state.get("torch")
+        path = checkpoint.state_path(self.folder, self.opt.saved_run.tag)
+        state, self.opt.saved_run.state = self.opt.saved_run.state, None  # closed after this
+        told = state and (state["progress"], len(state["ranks"]), state.get("torch"))
+        counters, ranks, saved_by = distributed.broadcast(told)
         if saved_by != str(torch.__version__):
             distributed.print0(
                 f"the state was saved with torch {saved_by}, and this is {torch.__version__}: the "
-                "run goes on, but not bit for bit as it would have there"
+                "run continues, but not bit for bit as it would have there"
             )
-        return state
+        try:
+            train_state.restore(self.model, state)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        self._say_where(path, counters, ranks)
+        return counters
 
-    def _say_where(self, counters: Counters, ranks: int) -> None:
-        path = checkpoint.state_path(self.folder, self.opt.resume_tag)
+    def _say_where(self, path: Path, counters: Counters, ranks: int) -> None:
         distributed.print0(
-            f"going on from {path}: epoch {counters['epoch']}, image {counters['position']} of "
+            f"continuing from {path}: epoch {counters['epoch']}, image {counters['position']} of "
             f"{counters['images']}, {counters['total_iters']} images in all"
         )
         batch, before = self.opt.global_batch_size, f"{ranks} rank" + "s" * (ranks > 1)
@@ -108,7 +95,11 @@ class Saver:
         train_state.check_finite(self.model)
         state = train_state.collect(self.model, self.numbers, self.opt.device)
         if state:  # first: it needs no other file, and is the one for which a disk is too small
-            more = {"progress": counters, "options": run_options(self.opt), "job": restarts.job()}
+            more = {
+                "progress": counters,
+                "options": plain_options(vars(self.opt)),
+                "job": restarts.job(),
+            }
             checkpoint.save_train_state(self.folder, tags[0], state | more)
         self.model.save_networks(tags[0])
         for tag in tags[1:]:
@@ -125,7 +116,7 @@ class Saver:
         distributed.print0(f"saved {' and '.join(tags)}: {size:.1f} MB in {seconds:.2f} s")
 
     def command_to_continue(self) -> str:
-        """What to type to go on with the run."""
+        """The command that continues the run."""
         ranks = distributed.local_world_size()
         nodes = f" --nnodes={distributed.world_size() // ranks}" * (
             distributed.world_size() > ranks
