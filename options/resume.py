@@ -19,27 +19,6 @@ MAY_CHANGE = {
     # how it is computed, if the result is the same
     "num_threads", "gpu_ids", "dist_timeout", "cache", "accumulate", "checkpoint_activations",
 }  # fmt: skip
-# Where to go on, and what follows from the machine: not of the run, so not taken over.
-NOT_RESTORED = {
-    "continue_train", "epoch", "load_iter", "epoch_count", "resume_tag", "name", "suffix",
-    "checkpoints_dir", "gpu_ids", "device", "isTrain", "num_threads",
-}  # fmt: skip
-
-
-def run_options(opt: argparse.Namespace) -> dict[str, Any]:
-    """The options that a training state keeps: plain values."""
-    return plain_options(dict(sorted(vars(opt).items())))
-
-
-def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `values` that belong to a run, and that any file can hold."""
-    return {k: v for k, v in values.items() if k not in NOT_RESTORED and _is_plain(v)}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_plain(part) and not isinstance(part, list) for part in value)
-    return isinstance(value, (bool, int, float, str, type(None)))
 
 
 def taken_over(saved: Mapping[str, Any], parser: Parser) -> dict[str, Any]:

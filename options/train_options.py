@@ -8,9 +8,10 @@ from typing import Any
 from models.networks import GAN_MODES, LR_POLICIES
 from options.base_options import BaseOptions, collected, full_name
 from options.parser import Parser
-from options.resume import conflicts, plain_options, taken_over
+from options.resume import conflicts, taken_over
 from util import checkpoint, distributed, restarts
 from util.errors import UserError
+from util.run_record import plain_values
 
 GETTING_STARTED = """needs --dataroot, the folder of the dataset, for example:
   python scripts/make_demo_dataset.py      # draws a small dataset of facades
@@ -184,5 +185,5 @@ def _header(opt: argparse.Namespace) -> dict[str, Any] | None:
         "by": by,
         "tag": tag,
         "epoch": max(1, state["progress"]["epoch"]),
-        "options": plain_options(state["options"]),
+        "options": plain_values(state["options"]),
     }

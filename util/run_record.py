@@ -3,7 +3,7 @@
 import argparse
 import json
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,11 @@ from util.errors import UserError, one_line
 
 LARGEST = 1 << 20  # bytes of train_opt.json
 LARGEST_NUMBER = 65536  # channels, or pixels of a side
+# Where to continue, and what follows from the machine: a continued run does not take these over.
+NOT_RESTORED = {
+    "continue_train", "epoch", "load_iter", "epoch_count", "resume_tag", "name", "suffix",
+    "checkpoints_dir", "gpu_ids", "device", "isTrain", "num_threads",
+}  # fmt: skip
 
 
 def save_options(
@@ -26,6 +31,22 @@ def save_options(
     texts = {".txt": "\n".join(lines), ".json": json.dumps(values, indent=1) + "\n"}
     for suffix in suffixes:
         checkpoint.write_text(folder / (stem + suffix), texts[suffix])
+
+
+def plain_options(opt: argparse.Namespace) -> dict[str, Any]:
+    """The options that a training state keeps: those of the run, as plain values."""
+    return plain_values(dict(sorted(vars(opt).items())))
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `values` that belong to a run, and that any file can hold."""
+    return {k: v for k, v in values.items() if k not in NOT_RESTORED and _is_plain(v)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(part) and not isinstance(part, list) for part in value)
+    return isinstance(value, (bool, int, float, str, type(None)))
 
 
 def read_options(

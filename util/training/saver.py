@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
-from options.resume import run_options
 from util import checkpoint, distributed, restarts
 from util.checkpoint import train_state
 from util.errors import UserError
-from util.run_record import save_options
+from util.run_record import plain_options, save_options
 
 Counters = dict[str, int | bool]
 
@@ -108,7 +107,7 @@ class Saver:
         train_state.check_finite(self.model)
         state = train_state.collect(self.model, self.numbers, self.opt.device)
         if state:  # first: it needs no other file, and is the one for which a disk is too small
-            more = {"progress": counters, "options": run_options(self.opt), "job": restarts.job()}
+            more = {"progress": counters, "options": plain_options(self.opt), "job": restarts.job()}
             checkpoint.save_train_state(self.folder, tags[0], state | more)
         self.model.save_networks(tags[0])
         for tag in tags[1:]:
