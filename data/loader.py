@@ -103,6 +103,12 @@ class Loader:
                 raise UserError(batch.message)
             yield batch
 
+    def waiting_advice(self, share: float) -> str | None:
+        """What to print after an epoch in which training waited for this part of the time."""
+        from data.waiting import waiting_remedy
+
+        return waiting_remedy(share, self)
+
 
 def available_cores() -> int:
     """The processor cores that this process may use, 1 or more."""

@@ -7,7 +7,8 @@ import pytest
 import webdriver
 from PIL import Image
 
-from util.reports.pages import ResultsPage, TrainingPage
+from util.reports.results_page import ResultsPage
+from util.reports.training_page import TrainingPage
 
 pytestmark = pytest.mark.skipif(bool(webdriver.MISSING), reason=webdriver.MISSING)
 

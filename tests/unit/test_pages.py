@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from util.errors import UserError
-from util.reports.pages import ResultsPage, TrainingPage
+from util.reports.results_page import ResultsPage
+from util.reports.training_page import TrainingPage
 
 HOSTILE = """<img src=x onerror=alert(1)>"'&</script><script>alert(2)</script><!--\u2028.png"""
 NOT_UNICODE = os.fsdecode(b"caf\xe9.png")
@@ -216,7 +217,8 @@ def test_policy_allows_the_scripts_of_the_shell_by_hash_only(tmp_path):
 
 def test_pages_need_no_network(tmp_path):
     TrainingPage(tmp_path, "t")
-    ResultsPage(tmp_path / "results", "t").close()
+    with ResultsPage(tmp_path / "results", "t"):
+        pass
     for page in tmp_path.rglob("index.html"):
         html = Html(page)
         assert not html.attributes("script", "src") and "link" not in [tag for tag, _ in html.tags]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import cache, wraps
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -307,7 +307,7 @@ class NoOp:
         """Any method: it does nothing."""
         return lambda *args, **kwargs: None
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         """False."""
         return False
 
