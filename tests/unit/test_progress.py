@@ -17,7 +17,8 @@ from models.base_model import BaseModel
 from options.train_options import TrainOptions
 from util import checkpoint
 from util.errors import UserError
-from util.training.progress import Progress, Stopwatch
+from util.training.progress import Progress
+from util.training.stopwatch import Stopwatch
 
 
 class Clock:
@@ -44,18 +45,18 @@ def test_stopwatch_splits_time_into_waiting_and_the_rest(clock):
     watch = Stopwatch()
     assert watch.total == watch.share_waiting == 0
     clock.spend(3)
-    watch.data_came()
+    watch.add_time(waiting=True)
     clock.spend(4)
-    watch.work_ended()
+    watch.add_time(waiting=False)
     clock.spend(2)
-    watch.work_ended()
+    watch.add_time(waiting=False)
     clock.spend(1)
-    watch.data_came()
+    watch.add_time(waiting=True)
     assert (watch.waited, watch.computed) == (3 + 1, 4 + 2)
     assert watch.total == 10 and watch.share_waiting == pytest.approx(0.4)
     start = copy(watch)
     clock.spend(5)
-    watch.data_came()
+    watch.add_time(waiting=True)
     watch.images += 3
     added = watch.since(start)
     assert (added.waited, added.computed, added.images, added.share_waiting) == (5, 0, 3, 1)

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from util.errors import one_line
 from util.files import atomic_write, encoded, explain_write_errors
 
 CONTINUED = ", continued"  # in the heading of a start that continues the run
-COUNTERS = ("epoch", "iters", "total_iters", "time", "data")
+Losses = Mapping[str, float]
 LINE = re.compile(rb"(?:=====|\(epoch: (\d{1,9}), iters: (\d{1,12}), ).*\n")
 
 
@@ -51,7 +51,7 @@ class LossLog:
         total_iters: int,
         seconds: float,
         waited: float,
-        losses: Mapping[str, float],
+        losses: Losses,
     ) -> str:
         """Log one set of losses.
 
@@ -69,8 +69,8 @@ class LossLog:
         line = f"(epoch: {epoch}, iters: {iters}, time: {seconds:.3f}, data: {waited:.3f}) "
         line += " ".join(f"{one_line(name)}: {value:.3f}" for name, value in losses.items())
         self._append(self.text, line + "\n")
-        counters = (epoch, iters, total_iters, f"{seconds:.6f}", f"{waited:.6f}")
-        row = dict(zip(COUNTERS, counters, strict=True))
+        row: dict[str, object] = {"epoch": epoch, "iters": iters, "total_iters": total_iters}
+        row |= {"time": f"{seconds:.6f}", "data": f"{waited:.6f}"}
         row |= {one_line(name): value for name, value in losses.items()}
         if not self.columns:
             self._start_table(list(row))
@@ -119,7 +119,7 @@ def _place(line: bytes) -> tuple[float, ...]:
     return tuple(int(number or 0) for number in found.groups()) if found else (math.inf,)
 
 
-def _as_csv(rows: list[dict], columns: list[str]) -> str:
+def _as_csv(rows: Sequence[Mapping[str, object]], columns: list[str]) -> str:
     text = io.StringIO()
     csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(rows)
     return text.getvalue()
@@ -127,7 +127,8 @@ def _as_csv(rows: list[dict], columns: list[str]) -> str:
 
 def _rows_up_to(total_iters: int, table: Path) -> list[dict[str, str]]:
     """The rows up to that many images seen, without those that a crash has damaged."""
-    header, kept = [], []
+    header: list[str] = []
+    kept = []
     with open(table, newline="", encoding="utf-8", errors="replace") as file:
         for line in file:
             with suppress(csv.Error, ValueError, KeyError):

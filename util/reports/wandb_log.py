@@ -13,9 +13,7 @@ LOG = logging.getLogger("image_translation")
 
 
 class WandbLog:
-    """Sends losses and images to a run named after the experiment.
-
-    What it refuses during the run is logged once, and does not stop the program.
+    """Sends losses and images to a run named after the experiment; best effort once it runs.
 
     Args:
         opt: reads wandb_project_name and name; all of it becomes the run's configuration.
@@ -49,7 +47,7 @@ class WandbLog:
         images = {name: self._image(image) for name, image in visuals.items()}
         self._log({**images, "total_iters": total_iters})
 
-    def _log(self, values: Mapping[str, Any]) -> None:
+    def _log(self, values: dict[str, Any]) -> None:
         try:
             self.run.log(values)
         except Exception as error:

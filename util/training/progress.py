@@ -3,7 +3,6 @@
 import argparse
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from copy import copy
 from datetime import timedelta
@@ -21,48 +20,13 @@ from util.training.interrupts import StepMonitor
 from util.training.prefetch import on_device
 from util.training.protocols import Loader, Model
 from util.training.saver import Counters, Saver
+from util.training.stopwatch import Stopwatch
 from util.util import tensor2im
 
 
 def due(seen: int, step: int, every: int) -> bool:
     """Whether a counter that went up by `step` to `seen` has crossed a multiple of `every`."""
     return seen // every > (seen - step) // every
-
-
-class Stopwatch:
-    """Splits the time into waiting for data and computing, in seconds, and counts the images."""
-
-    def __init__(self, waited: float = 0.0, computed: float = 0.0, images: int = 0):
-        """Start."""
-        self.waited, self.computed, self.images = waited, computed, images
-        self._last = time.perf_counter()
-
-    def data_came(self) -> None:
-        """Until now it was waiting."""
-        self.waited += self._lap()
-
-    def work_ended(self) -> None:
-        """Until now it was computing."""
-        self.computed += self._lap()
-
-    def _lap(self) -> float:
-        last, self._last = self._last, time.perf_counter()
-        return self._last - last
-
-    def since(self, start: "Stopwatch") -> "Stopwatch":
-        """What came after `start`, a copy of an earlier state."""
-        waited, computed = self.waited - start.waited, self.computed - start.computed
-        return Stopwatch(waited, computed, self.images - start.images)
-
-    @property
-    def total(self) -> float:
-        """Seconds in all."""
-        return self.waited + self.computed
-
-    @property
-    def share_waiting(self) -> float:
-        """The share of the time spent waiting for data, 0 to 1."""
-        return self.waited / self.total if self.total else 0.0
 
 
 class Progress:
@@ -115,17 +79,13 @@ class Progress:
 
     def epochs(self) -> Iterator[int]:
         """The epochs that are left, from 1."""
-        for epoch in range(self.epoch, self.last_epoch + 1):
-            if epoch != self.epoch:
-                self.epoch, self.epoch_iter = epoch, 0
-                self.printed = self.shown = False
-            yield epoch
+        yield from range(self.epoch, self.last_epoch + 1)
 
     def batches(self, epoch: int) -> Iterator[Any]:
         """The batches of an epoch; the time they take to come is noted."""
         self.loader.set_epoch(epoch, self.epoch_iter)
         self.learning_rate = [o.param_groups[0]["lr"] for o in self.model.optimizers[:1]]
-        self.clock.work_ended()
+        self.clock.add_time(waiting=False)
         self.epoch_start = self.print_start = copy(self.clock)
         self.bar = tqdm(
             total=len(self.loader),
@@ -137,7 +97,7 @@ class Progress:
             dynamic_ncols=True,
         )
         for batch in on_device(self.loader, self.opt.device):
-            self.clock.data_came()
+            self.clock.add_time(waiting=True)
             yield batch
 
     def advance(self) -> None:
@@ -157,21 +117,23 @@ class Progress:
         saving = due(self.total_iters, images, opt.save_latest_freq)
         if saving:
             self._save([f"iter_{self.total_iters}"] * opt.save_by_iter + ["latest"])
-        self.clock.work_ended()
+        self.clock.add_time(waiting=False)
         if self.monitor.stop:
             self._leave(saved=saving)
 
     def end_epoch(self) -> None:
         """Save what is due at the end of an epoch, and print how long it took."""
         distributed.check_ddp_consistency(self.model.named_networks())
-        if self.epoch == self.last_epoch or self.epoch % self.opt.save_epoch_freq == 0:
-            self._save([str(self.epoch), "latest"], epoch_ended=True)
+        epoch, self.epoch, self.epoch_iter = self.epoch, self.epoch + 1, 0
+        self.printed = self.shown = False
+        if epoch == self.last_epoch or epoch % self.opt.save_epoch_freq == 0:
+            self._save([str(epoch), "latest"])
         self.bar.close()
-        self.clock.work_ended()
+        self.clock.add_time(waiting=False)
         spent = self.clock.since(self.epoch_start)
         rate = "".join(f"; learning rate {rate:.2g}" for rate in self.learning_rate)
         distributed.print0(
-            f"epoch {self.epoch}/{self.last_epoch}: {timedelta(seconds=round(spent.total))}, "
+            f"epoch {epoch}/{self.last_epoch}: {timedelta(seconds=round(spent.total))}, "
             f"{spent.images / max(spent.total, 1e-9):.2f} images/s, {spent.share_waiting:.0%} "
             f"of it waiting for data{rate}; time left {self._time_left()}"
         )
@@ -208,7 +170,7 @@ class Progress:
     def _print_losses(self) -> None:
         self.printed = True
         losses = self.model.get_current_losses()  # waits for the device: that is computing, too
-        self.clock.work_ended()
+        self.clock.add_time(waiting=False)
         spent, self.print_start = self.clock.since(self.print_start), copy(self.clock)
         times = spent.computed / spent.images, spent.waited / spent.images
         if self.log:
@@ -228,29 +190,25 @@ class Progress:
             self.page.add_visuals(self.epoch, self.total_iters, images, captions=paths)
             self.wandb.add_visuals(self.total_iters, images)
 
-    def _save(self, tags: list[str], epoch_ended: bool = False) -> None:
+    def _save(self, tags: list[str]) -> None:
         self.monitor.settle()
         self.log.flush()
         counters = {
-            "epoch": self.epoch + epoch_ended,
-            "position": 0 if epoch_ended else self.epoch_iter,
+            "epoch": self.epoch,
+            "position": self.epoch_iter,
             "total_iters": self.total_iters,
             "images": len(self.loader),
-            "printed": self.printed and not epoch_ended,
-            "shown": self.shown and not epoch_ended,
+            "printed": self.printed,
+            "shown": self.shown,
         }
         self.saver.save(tags, counters)
 
     def _open_page(self) -> None:
         if not self.opt.no_html:
-            self.page = distributed.on_main(
-                TrainingPage,
-                self.folder / "web",
-                title=self.opt.name,
-                options=vars(self.opt),
-                image_size=self.opt.display_winsize,
-                resume_at=self.resume_at and self.resume_at[2],
-            )
+            shell = self.opt.name, vars(self.opt), self.opt.display_winsize
+            seen = self.resume_at and self.resume_at[2]
+            web = self.folder / "web"
+            self.page = distributed.on_main(TrainingPage, web, *shell, resume_at=seen)
 
     def _time_left(self) -> timedelta:
         images = (self.last_epoch - self.epoch + 1) * len(self.loader) - self.epoch_iter
