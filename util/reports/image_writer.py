@@ -53,11 +53,7 @@ class ImageWriter:
         self._writing: deque[Future[None]] = deque()
 
     def add(self, images: HostCopy, paths: Sequence[Path]) -> None:
-        """Have images written, soon.
-
-        Args:
-            images: (N, H, W, 3) uint8.
-            paths: where to, one for each of the first images; their suffix decides the format.
+        """Have the first of `images`, (N, H, W, 3) uint8, written to `paths`, soon.
 
         Raises:
             UserError: an earlier image cannot be written.

@@ -53,18 +53,10 @@ class LossLog:
         waited: float,
         losses: Losses,
     ) -> str:
-        """Log one set of losses.
+        """Log the losses of a step; returns the line of loss_log.txt.
 
-        Args:
-            epoch: counted from 1.
-            iters: images seen in this epoch.
-            total_iters: images seen in all.
-            seconds: computing time per image.
-            waited: time spent waiting for data, per image.
-            losses: name to value.
-
-        Returns:
-            The line of loss_log.txt.
+        Its place is that of the original: `iters` images of the epoch (from 1), `total_iters` in
+        all. `seconds` were spent computing and `waited` waiting for data, for each image.
         """
         line = f"(epoch: {epoch}, iters: {iters}, time: {seconds:.3f}, data: {waited:.3f}) "
         line += " ".join(f"{one_line(name)}: {value:.3f}" for name, value in losses.items())

@@ -108,12 +108,7 @@ class ResultsPage:
             self._write("head", title, html.assets("page.css"), html.policy())
 
     def add(self, name: str, images: Mapping[str, str]) -> None:
-        """Add a row.
-
-        Args:
-            name: its heading, usually the name or path of the tested image.
-            images: label to file name, relative to `images/`.
-        """
+        """Add a row with this heading; `images` is label to file name, relative to `images/`."""
         cells = [(label, f"images/{html.percent_encoded(file)}") for label, file in images.items()]
         with self._errors():
             self._write("row", name, cells, self.image_size)

@@ -58,8 +58,19 @@ class TrainingPage:
         with explain_write_errors(self.folder, "turn the page off with --no_html"):
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
             _keep_entries(self.folder / "data.js", resume_at)
+            scripts = [html.assets("uplot/uPlot.iife.min.js"), html.assets("training.js")]
+            page = html.template("training.html").render(
+                title=title,
+                options=options or {},
+                image_size=image_size,
+                refresh_seconds=refresh_seconds,
+                css=html.assets("uplot/uPlot.min.css", "page.css"),
+                scripts=scripts,
+                licence=html.assets("uplot/LICENSE"),
+                policy=html.policy(*scripts),
+            )
             with atomic_write(self.folder / "index.html") as file:
-                file.write(_shell(title, options or {}, image_size, refresh_seconds))
+                file.write(page.encode("utf-8", "replace"))
 
     def add_losses(self, epoch: int, total_iters: int, losses: Mapping[str, float]) -> None:
         """Add a point to each curve; a loss that is not finite makes a gap in its curve."""
@@ -120,23 +131,6 @@ class TrainingPage:
 def _number(value: float) -> float | None:
     """Six digits are plenty for a curve; JSON has no NaN or infinity."""
     return float(f"{float(value):.6g}") if math.isfinite(value) else None
-
-
-def _shell(
-    title: str, options: Mapping[str, object], image_size: int, refresh_seconds: float
-) -> bytes:
-    scripts = [html.assets("uplot/uPlot.iife.min.js"), html.assets("training.js")]
-    page = html.template("training.html").render(
-        title=title,
-        options=options,
-        image_size=image_size,
-        refresh_seconds=refresh_seconds,
-        css=html.assets("uplot/uPlot.min.css", "page.css"),
-        scripts=scripts,
-        licence=html.assets("uplot/LICENSE"),
-        policy=html.policy(*scripts),
-    )
-    return page.encode("utf-8", "replace")
 
 
 # A line of data.js as `_append` writes it; the browser refuses the file where one is damaged.

@@ -71,10 +71,7 @@ class StepMonitor:
     def after_step(self, where: str, losses: Losses, paths: Sequence[str]) -> None:
         """Tell the other ranks how this one's step went, and hear of theirs.
 
-        Args:
-            where: names the step in a message.
-            losses: scalar tensors or numbers.
-            paths: where the images of this rank's batch come from.
+        A message about the losses says `where` they were, and `paths`, the images of the batch.
 
         Raises:
             UserError: a loss is not finite, on any of the ranks.

@@ -102,7 +102,8 @@ class Progress:
 
     def advance(self) -> None:
         """A step is done: count it, and print, show and save what is due."""
-        opt, images = self.opt, min(self.opt.global_batch_size, len(self.loader) - self.epoch_iter)
+        opt, left = self.opt, len(self.loader) - self.epoch_iter
+        images = min(opt.global_batch_size, left)
         if not self.clock.images:  # not before: only now an earlier run is replaced
             self.saver.replace_earlier_run()
             self._open_page()
@@ -137,7 +138,7 @@ class Progress:
             f"{spent.images / max(spent.total, 1e-9):.2f} images/s, {spent.share_waiting:.0%} "
             f"of it waiting for data{rate}; time left {self._time_left()}"
         )
-        if spent.images and spent.images == self.clock.images:
+        if spent.images and spent.images == self.clock.images:  # the first epoch of this start
             self._print_advice(spent.share_waiting)
 
     @distributed.main_only
