@@ -72,7 +72,7 @@ def dying_after(monkeypatch):
 
 
 def interrupted(argv, name, deaths, dying_after):
-    """Train with a death after each of these numbers of steps, going on from the last save."""
+    """Train with a death after each of these numbers of steps, continuing from the last save."""
     for steps in [*deaths, 10**6]:
         dying_after(steps)
         saved = checkpoint.state_path(f"checkpoints/{name}", "latest").exists()
