@@ -23,7 +23,7 @@ from models.inference.batching import ImageBatches
 from options.test_options import TestOptions, one_by_one
 from util import checkpoint, distributed, rng
 from util.precision import PRECISIONS, configure
-from util.reports.results import Results
+from util.reports.results_page import Results
 from util.run_record import save_options
 
 

@@ -50,7 +50,7 @@ def until_it_steps(running, least=3):
 
 def continued_from_the_command_in(output):
     """Run what the last line says; the words before train.py aside."""
-    told = re.search(r"to go on: (.*)", output)[1]
+    told = re.search(r"to continue: (.*)", output)[1]
     words = shlex.split(told)
     argv = words[words.index(str(PROGRAM)) + 1 :]
     ranks = int(re.search(r"nproc_per_node=(\d)", told)[1]) if "torchrun" in told else 1

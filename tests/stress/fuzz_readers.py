@@ -32,7 +32,7 @@ from util.checkpoint import train_state
 from util.errors import UserError
 from util.image_pool import ImagePool
 from util.reports.loss_log import LossLog
-from util.reports.pages import TrainingPage
+from util.reports.training_page import TrainingPage
 from util.run_record import read_options, save_options
 
 SEEN = 300  # images, in the runs that resume

@@ -38,7 +38,8 @@ from scripts.unpack import unpack
 from util import checkpoint, distributed
 from util.errors import UserError, one_message
 from util.reports.loss_log import LossLog
-from util.reports.pages import ResultsPage, TrainingPage
+from util.reports.results_page import ResultsPage
+from util.reports.training_page import TrainingPage
 from util.run_record import save_options
 
 EXAMPLES = {"test.py options": 60, "weights": 250, "training state": 150}

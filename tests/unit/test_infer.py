@@ -21,7 +21,7 @@ from models.inference.batching import ImageBatches
 from models.networks.generators import ResnetGenerator, UnetGenerator
 from util.errors import UserError
 from util.reports import image_writer
-from util.reports.image_writer import HostCopy, PictureWriter
+from util.reports.image_writer import HostCopy, ImageWriter
 from util.util import tensor2im, to_uint8
 
 SMALL_UNET = ["--netG", "unet_128", "--crop_size", "128", "--ngf", "2"]
@@ -299,7 +299,7 @@ def pictures(count=1):
 def test_what_a_writer_was_given_is_on_disk_after_its_block(tmp_path):
     batch = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 8, 8, 3).contiguous()
     paths = [tmp_path / f"{i}.png" for i in range(2)]  # the third only fills up
-    with PictureWriter() as writer:
+    with ImageWriter() as writer:
         writer.add(HostCopy(batch), paths)
     assert [np.asarray(Image.open(path)).mean() for path in paths] == [0, 1]
     assert len(list(tmp_path.iterdir())) == 2
@@ -314,7 +314,7 @@ def test_a_writer_waits_rather_than_pile_up_pictures(tmp_path, monkeypatch):
             writer.add(pictures(), [tmp_path / f"{number}.png"])
             waiting.append(number)
 
-    with PictureWriter(threads=2) as writer:
+    with ImageWriter(threads=2) as writer:
         adding = threading.Thread(target=add_all, args=(writer,))
         adding.start()
         adding.join(0.5)
@@ -340,7 +340,7 @@ def test_a_picture_that_cannot_be_written_is_one_message_and_no_page(here, tmp_p
 
 
 def test_an_error_of_the_last_picture_is_raised_too(tmp_path):
-    with pytest.raises(UserError, match="cannot write .*nowhere"), PictureWriter() as writer:
+    with pytest.raises(UserError, match="cannot write .*nowhere"), ImageWriter() as writer:
         writer.add(pictures(), [tmp_path / "nowhere" / "1.png"])
 
 
@@ -348,7 +348,7 @@ def test_an_interrupt_drops_what_waits(tmp_path, monkeypatch):
     saved = []
     slow = lambda *a: time.sleep(0.1) or saved.append(a)  # noqa: E731
     monkeypatch.setattr(image_writer, "save_image", slow)
-    with pytest.raises(KeyboardInterrupt), PictureWriter(threads=1) as writer:
+    with pytest.raises(KeyboardInterrupt), ImageWriter(threads=1) as writer:
         for number in range(image_writer.QUEUE):
             writer.add(pictures(), [tmp_path / f"{number}.png"])
         raise KeyboardInterrupt
@@ -365,14 +365,14 @@ def pixels_held():
 @pytest.mark.parametrize("batch_size", ["1", "4"])
 def test_memory_does_not_grow_with_the_number_of_images(batch_size, here, tmp_path, monkeypatch):
     checkpoint(ngf=1)
-    add, held = PictureWriter.add, []
+    add, held = ImageWriter.add, []
 
     def counting(self, copy, paths):
         add(self, copy, paths)
         if paths[-1].name == "last_fake.png":
             held.append(pixels_held())
 
-    monkeypatch.setattr(PictureWriter, "add", counting)
+    monkeypatch.setattr(ImageWriter, "add", counting)
     argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "1", "--no_dropout"]
     argv += ["--crop_size", "32", "--batch_size", batch_size]
     for count in (24, 96):

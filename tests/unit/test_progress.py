@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import time
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from models.base_model import BaseModel
 from options.train_options import TrainOptions
 from util import checkpoint
 from util.errors import UserError
-from util.training.progress import Progress, Stopwatch
+from util.training.progress import Progress
+from util.training.stopwatch import Stopwatch
 
 
 class Clock:
@@ -43,15 +45,21 @@ def test_stopwatch_splits_time_into_waiting_and_the_rest(clock):
     watch = Stopwatch()
     assert watch.total == watch.share_waiting == 0
     clock.spend(3)
-    watch.data_came()
+    watch.add_time(waiting=True)
     clock.spend(4)
-    watch.work_ended()
+    watch.add_time(waiting=False)
     clock.spend(2)
-    watch.work_ended()
+    watch.add_time(waiting=False)
     clock.spend(1)
-    watch.data_came()
+    watch.add_time(waiting=True)
     assert (watch.waited, watch.computed) == (3 + 1, 4 + 2)
     assert watch.total == 10 and watch.share_waiting == pytest.approx(0.4)
+    start = copy(watch)
+    clock.spend(5)
+    watch.add_time(waiting=True)
+    watch.images += 3
+    added = watch.since(start)
+    assert (added.waited, added.computed, added.images, added.share_waiting) == (5, 0, 3, 1)
 
 
 # the progress of a run whose every part takes a known time
@@ -60,16 +68,18 @@ def test_stopwatch_splits_time_into_waiting_and_the_rest(clock):
 class SlowLoader:
     """Four images, one by one; each is waited for."""
 
-    waiting_advice = staticmethod(lambda share: None)
-
     def __init__(self, clock, seconds):
-        self.clock, self.seconds = clock, seconds
+        self.clock, self.seconds, self.shares = clock, seconds, []
 
     def __len__(self):
         return 4
 
     def set_epoch(self, epoch, start):
         assert start == 0
+
+    def waiting_advice(self, share):
+        self.shares.append(share)
+        return f"advice for {share:.0%}"
 
     def __iter__(self):
         for image in range(4):
@@ -78,12 +88,12 @@ class SlowLoader:
 
 
 class SlowModel(BaseModel):
-    """A model without networks; its steps, losses, pictures and saves take known times."""
+    """A model without networks; its steps, losses, visuals and saves take known times."""
 
-    def __init__(self, opt, clock, step, losses=0, pictures=0, saving=0):
+    def __init__(self, opt, clock, step, losses=0, visuals=0, saving=0):
         super().__init__(opt)
         self.clock, self.step = clock, step
-        self.losses, self.pictures, self.saving = losses, pictures, saving
+        self.losses, self.visuals, self.saving = losses, visuals, saving
         self.loss_names, self.visual_names = ["G"], ["fake"]
         self.loss_G, self.fake = 0.5, torch.zeros(1, 3, 4, 4)
 
@@ -101,25 +111,29 @@ class SlowModel(BaseModel):
         return super().get_current_losses()
 
     def compute_visuals(self):
-        self.clock.spend(self.pictures)
+        self.clock.spend(self.visuals)
 
     def save_networks(self, tag):
         self.clock.spend(self.saving)
 
 
 def run(clock, data, times, *argv):
-    """The loop of train.py: `data` seconds for an image, and the times of the model."""
+    """The loop of train.py: `data` seconds for an image, and the times of the model.
+
+    Returns the shares of waiting for which advice was asked.
+    """
     argv = ["--dataroot", "none", "--name", "n", "--model", "template", *TINY, *argv]
     opt = TrainOptions().parse(argv)
     checkpoint.make_folder(checkpoint.folder(opt))
-    model = SlowModel(opt, clock, **times)
-    with Progress(opt, model, SlowLoader(clock, data)) as progress:
+    model, loader = SlowModel(opt, clock, **times), SlowLoader(clock, data)
+    with Progress(opt, model, loader) as progress:
         for epoch in progress.epochs():
             for batch in progress.batches(epoch):
                 model.set_input(batch)
                 model.optimize_parameters()
                 progress.advance()
             progress.end_epoch()
+    return loader.shares
 
 
 def rows(name="n"):
@@ -134,8 +148,8 @@ EVERY_OTHER = ["--print_freq", "2", "--display_freq", "2", "--save_latest_freq",
 
 
 def test_only_the_loader_is_waited_for(clock, here, capsys):
-    """3 s for an image and 2 s for a step; losses 5 s, pictures 7 s and saves 11 s on top."""
-    times = {"step": 2, "losses": 5, "pictures": 7, "saving": 11}
+    """3 s for an image and 2 s for a step; losses 5 s, visuals 7 s and saves 11 s on top."""
+    times = {"step": 2, "losses": 5, "visuals": 7, "saving": 11}
     run(clock, 3, times, *EVERY_OTHER, "--n_epochs", "1", "--n_epochs_decay", "0")
     assert [float(row["data"]) for row in rows()] == [3, 3]
     assert clock.now == 1000 + 4 * (3 + 2) + 2 * (5 + 7 + 11) + 11  # the last epoch saves, too
@@ -155,6 +169,15 @@ def test_time_left_is_that_of_the_images_left_at_the_rate_so_far(clock, here, ca
     run(clock, 3, {"step": 2}, "--n_epochs", "2", "--n_epochs_decay", "1", "--save_epoch_freq", "1")
     left = [line.split("time left ")[1] for _, line in epoch_lines(capsys)]
     assert left == ["0:00:40", "0:00:20", "0:00:00"]
+
+
+def test_advice_follows_the_first_epoch_on_the_first_rank_alone(clock, here, monkeypatch, capsys):
+    argv = ["--n_epochs", "2", "--n_epochs_decay", "0", "--use_wandb"]
+    assert run(clock, 3, {"step": 2}, *argv[:-1]) == [3 / 5]
+    assert len(re.findall("peak memory.*\nadvice for 60%", capsys.readouterr().out)) == 1
+    monkeypatch.setenv("RANK", "1")
+    assert run(clock, 3, {"step": 2}, "--name", "other", *argv) == []
+    assert not Path("checkpoints/other").exists() and capsys.readouterr().out == ""
 
 
 def test_time_left_of_a_continued_run_knows_its_own_rate_only(clock, here, capsys):
@@ -177,7 +200,7 @@ def state(tag):
     return checkpoint.load_train_state(Path("checkpoints/n"), tag)
 
 
-def test_a_save_amid_an_epoch_goes_on_with_it_and_one_at_its_end_with_the_next(aligned, here):
+def test_a_save_amid_an_epoch_continues_it_and_one_at_its_end_starts_the_next(aligned, here):
     more = ["--save_by_iter", "--save_latest_freq", "3", "--save_epoch_freq", "1"]
     train_on(aligned, "n", *more)  # 5 images: 3 is in epoch 1, 6 and 9 in epoch 2
     tags = ["iter_3", "1", "iter_6", "iter_9", "2", "latest"]
@@ -197,7 +220,7 @@ RARELY = ["--display_freq", "1000", "--update_html_freq", "1000", "--print_freq"
 
 @pytest.mark.parametrize("kind", ["losses", "visuals"])
 @pytest.mark.parametrize(("freq", "iters"), [(RARELY, [5, 10]), (EVERY_OTHER, [2, 4, 6, 8, 10])])
-def test_losses_and_pictures_are_logged_in_every_epoch(kind, freq, iters, aligned, here):
+def test_losses_and_images_are_logged_in_every_epoch(kind, freq, iters, aligned, here):
     """5 images, 2 epochs: at the end of an epoch only what was not logged within it."""
     train_on(aligned, "n", *freq)
     assert [e["total_iters"] for e in entries() if kind in e] == iters

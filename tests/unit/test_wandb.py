@@ -31,14 +31,14 @@ class Recorder:
         self.started.append(arguments)
         return SimpleNamespace(log=self.logged.append, finish=self.finish)
 
-    def Image(self, picture):
-        return picture.shape
+    def Image(self, image):
+        return image.shape
 
     def finish(self):
         self.finished += 1
 
 
-def test_a_run_is_told_its_name_options_losses_and_pictures(aligned, here, monkeypatch):
+def test_a_run_is_told_its_name_options_losses_and_images(aligned, here, monkeypatch):
     wandb = Recorder()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     more = ["--display_freq", "5", "--wandb_project_name", "mine", "--print_freq", "5"]
@@ -46,11 +46,26 @@ def test_a_run_is_told_its_name_options_losses_and_pictures(aligned, here, monke
     (start,) = wandb.started
     assert (start["project"], start["name"], start["config"]["ngf"]) == ("mine", "n", "4")
     losses = {"G_GAN", "G_L1", "D_real", "D_fake", "total_iters"}
-    pictures = {"real_A", "fake_B", "real_B", "total_iters"}
-    assert [log.keys() for log in wandb.logged] == [losses, pictures] * 2
+    images = {"real_A", "fake_B", "real_B", "total_iters"}
+    assert [log.keys() for log in wandb.logged] == [losses, images] * 2
     assert [log["total_iters"] for log in wandb.logged] == [5, 5, 10, 10]
     assert wandb.logged[1]["fake_B"] == (32, 32, 3)
     assert wandb.finished == 1
+
+
+def test_a_wandb_that_fails_later_is_logged_once_and_training_continues(
+    aligned, here, monkeypatch, caplog
+):
+    def no_network(values):
+        raise ConnectionError("no route to host")
+
+    wandb = Recorder()
+    wandb.init = lambda **_: SimpleNamespace(log=no_network, finish=wandb.finish)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    train.main([*argv(aligned), *TINY, *TWO_EPOCHS])
+    (record,) = [r for r in caplog.records if r.name == "image_translation"]
+    assert "no route to host" in record.getMessage() and wandb.finished == 1
+    assert (here / "checkpoints/n/2_net_G.pth").exists()
 
 
 def in_time(condition, seconds=20):

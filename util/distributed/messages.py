@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
@@ -69,7 +69,7 @@ class NoOp:
         """Any method: it does nothing."""
         return lambda *args, **kwargs: None
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         """False."""
         return False
 

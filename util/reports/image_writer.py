@@ -1,7 +1,7 @@
-"""Pictures to disk while the next ones are computed: a few threads behind a short queue."""
+"""Images to disk while the next ones are computed: a few threads behind a short queue."""
 
 import os
-import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,31 +13,30 @@ from torch import Tensor
 from util.util import save_image
 
 THREADS = 4  # PIL compresses outside of Python's lock, so that threads run at once
-QUEUE = 4  # pictures for each thread, the one in its hands included
+QUEUE = 4  # images for each thread, the one in its hands included
 
 
 class HostCopy:
-    """A tensor on its way to main memory; a GPU copies while Python goes on."""
+    """A tensor on its way to main memory; a GPU copies while Python continues."""
 
     def __init__(self, tensor: Tensor) -> None:
         """Start to copy `tensor`; what is done to it later is not seen."""
-        self._arrived = None
+        self._arrived = torch.cuda.Event() if tensor.is_cuda else None
         self._host = tensor.to("cpu", non_blocking=tensor.is_cuda)  # into pinned memory
-        if tensor.is_cuda:
-            self._arrived = torch.cuda.Event()
+        if self._arrived:
             self._arrived.record(torch.cuda.current_stream(tensor.device))
 
     def numpy(self) -> np.ndarray:
         """The values; waits for them, and may be called from any thread."""
-        if self._arrived is not None:
+        if self._arrived:
             self._arrived.synchronize()
         return self._host.numpy()
 
 
-class PictureWriter:
-    """Writes pictures in threads; use it in a `with`, which ends when all are on disk.
+class ImageWriter:
+    """Writes images in threads; use it in a `with`, which ends when all are on disk.
 
-    At most `threads * QUEUE` pictures wait or are written at a time: `add` waits for a place, so
+    At most `threads * QUEUE` images wait or are written at a time: `add` waits for a place, so
     memory does not grow with their number. After an exception in the block, what still waits is
     dropped.
 
@@ -49,45 +48,30 @@ class PictureWriter:
     def __init__(self, aspect_ratio: float = 1.0, threads: int | None = None) -> None:
         """Start no thread yet: the pool does when there is something to write."""
         threads = threads or min(THREADS, os.cpu_count() or 1)
-        self.aspect_ratio = aspect_ratio
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="picture")
-        self._places = threading.BoundedSemaphore(threads * QUEUE)
-        self._error: BaseException | None = None
+        self.aspect_ratio, self._places = aspect_ratio, threads * QUEUE
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="image")
+        self._writing: deque[Future[None]] = deque()
 
-    def add(self, pictures: HostCopy, paths: Sequence[Path]) -> None:
-        """Have pictures written, soon.
-
-        Args:
-            pictures: (N, H, W, 3) uint8.
-            paths: where to, one for each of the first pictures; their suffix decides the format.
+    def add(self, images: HostCopy, paths: Sequence[Path]) -> None:
+        """Have the first of `images`, (N, H, W, 3) uint8, written to `paths`, soon.
 
         Raises:
-            UserError: this or an earlier picture cannot be written.
+            UserError: an earlier image cannot be written.
         """
         for index, path in enumerate(paths):
-            self._places.acquire()
-            self._raise_error()
-            self._pool.submit(self._write, pictures, index, path).add_done_callback(self._done)
+            if len(self._writing) == self._places:
+                self._writing.popleft().result()
+            self._writing.append(self._pool.submit(self._write, images, index, path))
 
-    def _write(self, pictures: HostCopy, index: int, path: Path) -> None:
-        if self._error is None:  # after the first error the rest is only cleared away
-            save_image(pictures.numpy()[index], str(path), self.aspect_ratio)
+    def _write(self, images: HostCopy, index: int, path: Path) -> None:
+        save_image(images.numpy()[index], str(path), self.aspect_ratio)
 
-    def _done(self, task: Future) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._error = self._error or task.exception()
-        self._places.release()
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def __enter__(self) -> "PictureWriter":
+    def __enter__(self) -> "ImageWriter":
         """The writer itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         """Wait until all is written; raises what went wrong, unless something did already."""
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
-        if kind is None:
-            self._raise_error()
+        while kind is None and self._writing:
+            self._writing.popleft().result()

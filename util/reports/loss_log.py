@@ -6,27 +6,29 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
 from util.errors import one_line
 from util.files import atomic_write, encoded, explain_write_errors
 
-CONTINUED = ", continued"  # in the heading of a start that went on
-COUNTERS = ("epoch", "iters", "total_iters", "time", "data")
+CONTINUED = ", continued"  # in the heading of a start that continues the run
+Losses = Mapping[str, float]
+LINE = re.compile(rb"(?:=====|\(epoch: (\d{1,9}), iters: (\d{1,12}), ).*\n")
 
 
 class LossLog:
     """Appends to `loss_log.txt` and `losses.csv` in the experiment's folder.
 
     loss_log.txt gets a new heading for each start, as in the original. losses.csv is one table of
-    one run. Where a run goes on, lines from beyond that place are taken out of both, the table's
-    with the first new row.
+    one run. Where a run continues, lines from beyond that place are taken out of both, the
+    table's with the first new row.
 
     Args:
         folder: the experiment's folder.
-        resume_at: (epoch, images of it, images in all) seen when the run goes on; None: a new run.
+        resume_at: (epoch, images of it, images in all) seen when the run continues; None: a new
+            run.
 
     Raises:
         UserError: a file cannot be written; from every method.
@@ -35,12 +37,11 @@ class LossLog:
     def __init__(self, folder: Path, resume_at: tuple[int, int, int] | None = None):
         """Write the heading of this start."""
         self.text, self.table = Path(folder) / "loss_log.txt", Path(folder) / "losses.csv"
-        self.resume_at = resume_at[2] if resume_at else None
+        self.resume_at = resume_at
         self.columns: list[str] = []  # none until the first row
-        if resume_at:
-            self._take_out_lines(resume_at[:2])
-        continued = CONTINUED if resume_at else ""
-        heading = f" Training Loss ({time.strftime('%c')}{continued}) "
+        if resume_at and self.text.exists():
+            self._cut_text(resume_at[:2])
+        heading = f" Training Loss ({time.strftime('%c')}{CONTINUED if resume_at else ''}) "
         self._append(self.text, f"{'=' * 16}{heading}{'=' * 16}\n")
 
     def add(
@@ -50,26 +51,19 @@ class LossLog:
         total_iters: int,
         seconds: float,
         waited: float,
-        losses: Mapping[str, float],
+        losses: Losses,
     ) -> str:
-        """Log one set of losses.
+        """Log the losses of a step; returns the line of loss_log.txt.
 
-        Args:
-            epoch: counted from 1.
-            iters: images seen in this epoch.
-            total_iters: images seen in all.
-            seconds: computing time per image.
-            waited: time spent waiting for data, per image.
-            losses: name to value.
-
-        Returns:
-            The line of loss_log.txt.
+        Its place is that of the original: `iters` images of the epoch (from 1), `total_iters` in
+        all. `seconds` were spent computing and `waited` waiting for data, for each image.
         """
         line = f"(epoch: {epoch}, iters: {iters}, time: {seconds:.3f}, data: {waited:.3f}) "
         line += " ".join(f"{one_line(name)}: {value:.3f}" for name, value in losses.items())
         self._append(self.text, line + "\n")
-        counters = (epoch, iters, total_iters, f"{seconds:.6f}", f"{waited:.6f}")
-        row = dict(zip(COUNTERS, counters, strict=True)) | dict(losses)
+        row: dict[str, object] = {"epoch": epoch, "iters": iters, "total_iters": total_iters}
+        row |= {"time": f"{seconds:.6f}", "data": f"{waited:.6f}"}
+        row |= {one_line(name): value for name, value in losses.items()}
         if not self.columns:
             self._start_table(list(row))
         self._append(self.table, _as_csv([row], self.columns))
@@ -82,43 +76,28 @@ class LossLog:
                 with explain_write_errors(path), open(path, "rb") as file:
                     os.fsync(file.fileno())
 
-    def _take_out_lines(self, place: tuple[int, int]) -> None:
-        """Remove the lines of the run that are from beyond `place`, (epoch, images of it)."""
-        if not self.text.exists():
-            return
+    def _cut_text(self, place: tuple[int, int]) -> None:
+        """Remove the lines of this run that are from beyond `place`, (epoch, images of it)."""
         with explain_write_errors(self.text):
             lines = self.text.read_bytes().splitlines(keepends=True)
-        starts = [i for i, line in enumerate(lines) if _is_heading(line)]
-        first = max((i for i in starts if CONTINUED.encode() not in lines[i]), default=0)
-        kept = lines[:first]
-        for line in lines[first:]:
-            if _is_heading(line) and len(kept) > first + 1 and _is_heading(kept[-1]):
-                kept.pop()  # a start that has logged nothing which is left
-            if _is_heading(line) or _place(line) <= place:
-                kept.append(line)
-        with explain_write_errors(self.text), atomic_write(self.text) as file:
-            file.writelines(kept)
+            starts = [n for n, line in enumerate(lines) if line.startswith(b"=====")]
+            first = max((n for n in starts if CONTINUED.encode() not in lines[n]), default=0)
+            kept = [line for line in lines[first:] if _place(line) <= place]
+            with atomic_write(self.text) as file:
+                file.writelines(lines[:first] + kept)
 
     def _start_table(self, columns: list[str]) -> None:
-        """Keep the rows before the run; they may have other losses than this run has."""
-        if self.resume_at is None and self.table.exists():  # of an earlier run
-            with explain_write_errors(self.table):
+        """Keep the rows before this start; they may have other losses than this run has."""
+        with explain_write_errors(self.table):
+            kept = []
+            if self.table.exists() and self.resume_at:
+                kept = _rows_up_to(self.resume_at[2], self.table)
+            elif self.table.exists():  # of an earlier run
                 os.replace(self.table, self.table.with_name("previous_losses.csv"))
-        kept = self._rows_before(self.resume_at) if self.resume_at is not None else []
-        self.columns = list(dict.fromkeys([*(kept[0] if kept else ()), *columns]))
-        header = {name: name for name in self.columns}
-        with explain_write_errors(self.table), atomic_write(self.table) as file:
-            file.write(encoded(_as_csv([header, *kept], self.columns)))
-
-    def _rows_before(self, total_iters: int) -> list[dict[str, str]]:
-        if not self.table.exists():
-            return []
-        with (
-            explain_write_errors(self.table),
-            open(self.table, newline="", encoding="utf-8", errors="replace") as file,
-        ):
-            rows = list(_rows(file))
-        return [row for row in rows if _number(row.get("total_iters")) <= total_iters]
+            self.columns = list(dict.fromkeys([*(kept[0] if kept else ()), *columns]))
+            header = {name: name for name in self.columns}
+            with atomic_write(self.table) as file:
+                file.write(encoded(_as_csv([header, *kept], self.columns)))
 
     @staticmethod
     def _append(path: Path, text: str) -> None:
@@ -126,41 +105,28 @@ class LossLog:
             file.write(encoded(text))
 
 
-def _is_heading(line: bytes) -> bool:
-    return line.startswith(b"=====")
+def _place(line: bytes) -> tuple[float, ...]:
+    """(epoch, images of it) of a line of losses; before all for a heading, after all if damaged."""
+    found = LINE.fullmatch(line)
+    return tuple(int(number or 0) for number in found.groups()) if found else (math.inf,)
 
 
-def _place(line: bytes) -> tuple[float, float]:
-    """(epoch, images of it) of a line of losses; beyond all places where it is damaged."""
-    found = re.match(rb"\(epoch: (\d{1,9}), iters: (\d{1,12}), ", line)
-    whole = found and line.endswith(b"\n")
-    return (int(found[1]), int(found[2])) if whole else (math.inf, math.inf)
-
-
-def _as_csv(rows: list[dict], columns: list[str]) -> str:
+def _as_csv(rows: Sequence[Mapping[str, object]], columns: list[str]) -> str:
     text = io.StringIO()
     csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def _rows(file: TextIO) -> Iterator[dict[str, str]]:
-    """The rows of a table that are as long as its header."""
-    lines = _readable(csv.reader(file))
-    header = next(lines, [])
-    yield from (dict(zip(header, line, strict=True)) for line in lines if len(line) == len(header))
-
-
-def _readable(table: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Without the lines that are no CSV, as a crash of the machine leaves some."""
-    while True:
-        try:
-            yield next(table)
-        except csv.Error:
-            continue
-        except StopIteration:
-            return
-
-
-def _number(text: str | None) -> float:
-    """A count; infinite where a row is damaged."""
-    return int(text) if re.fullmatch("[0-9]{1,18}", text or "") else float("inf")
+def _rows_up_to(total_iters: int, table: Path) -> list[dict[str, str]]:
+    """The rows up to that many images seen, without those that a crash has damaged."""
+    header: list[str] = []
+    kept = []
+    with open(table, newline="", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with suppress(csv.Error, ValueError, KeyError):
+                cells = next(csv.reader([line]))
+                header = header or cells
+                row = dict(zip(header, cells, strict=True))
+                if int(row["total_iters"]) <= total_iters:
+                    kept.append(row)
+    return kept

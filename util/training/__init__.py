@@ -1,1 +1,1 @@
-"""What goes on around the training step."""
+"""What surrounds the training step: counting, saving, signals, batches on their way to the GPU."""

@@ -1,4 +1,12 @@
-"""What may end a run between two steps: a signal to stop, or a loss that is no number any more."""
+"""What ends a run between two steps: a signal, or a loss that is not finite.
+
+From a signal to the exit: the handler only notes the signal's number, and the running step ends as
+ever. `StepMonitor.after_step` then tells all ranks the number that any of them has noted (on a GPU
+one step later, as nobody waits for the device), so that all leave after the same step. `Progress`
+sees it in `stop`, saves unless this step was just saved, prints the command that continues the run
+and exits with status 128 + number. A second Ctrl-C leaves at once. A loss that is not finite is
+told in the same way; it ends the run with a message, and nothing is saved.
+"""
 
 import math
 import os
@@ -7,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,26 +23,16 @@ from torch import Tensor
 from util import distributed
 from util.errors import UserError
 
-SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
-    if hasattr(signal, name)
-]
+NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has two
+Losses = Mapping[str, Tensor | float]
 STOPPING = "finishing this step and saving; Ctrl-C again leaves at once\n"
 
 
-class Step(NamedTuple):
-    """What is told of a step whose losses are bad."""
+class StepMonitor:
+    """Keeps signals until a step is done, and looks at its losses; use it in a `with`.
 
-    where: str
-    losses: Mapping[str, Tensor | float]
-    paths: Sequence[str]
-
-
-class Watch:
-    """Keeps SIGTERM, SIGINT and SIGUSR1 until a step is done, and looks at the losses of each.
-
-    All ranks hear of both after the same step, whichever rank they came to. Use it in a `with`.
+    All ranks hear of both after the same step, whichever rank they came to.
 
     Attributes:
         stop: the number of the signal that asks to stop; 0 if none did.
@@ -43,81 +41,76 @@ class Watch:
     def __init__(self) -> None:
         """Nothing was asked for."""
         self.stop = 0
-        self._vote = distributed.StepFlags()
-        self._steps: deque[Step] = deque()
-        self._asked, self._asked_at = 0, 0.0
-        self._before: dict[int, object] = {}
+        self._signal, self._signal_time = 0, 0.0
+        self._flags = distributed.StepFlags()
+        self._pending: deque[tuple[str, Losses, Sequence[str]]] = deque()
+        self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "StepMonitor":
         """From here on the signals wait."""
         if threading.current_thread() is threading.main_thread():
             wanted = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
-            self._before = {number: signal.signal(number, self._ask) for number in wanted}
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in wanted}
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Signals do again what they did before."""
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: object) -> None:
-        # torchrun passes on the Ctrl-C of a terminal, which has reached this process already
-        late = time.monotonic() > self._asked_at + 1
-        again = self._asked and number == signal.SIGINT and late
-        if again:
-            raise KeyboardInterrupt
-        if not self._asked:
-            self._asked, self._asked_at = number, time.monotonic()
-            if distributed.is_main():
-                line = f"\n{signal.Signals(number).name}: {STOPPING}"
-                os.write(
-                    2, line.encode()
-                )  # print may have been interrupted, and cannot be entered twice
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self._signal:
+            # torchrun passes on the Ctrl-C of a terminal, which has reached this process already
+            if number == signal.SIGINT and time.monotonic() > self._signal_time + 1:
+                raise KeyboardInterrupt
+            return
+        self._signal, self._signal_time = number, time.monotonic()
+        if distributed.is_main():  # not print: it may be what was interrupted
+            os.write(2, f"\n{signal.Signals(number).name}: {STOPPING}".encode())
 
-    def after_step(self, step: Step) -> None:
+    def after_step(self, where: str, losses: Losses, paths: Sequence[str]) -> None:
         """Tell the other ranks how this one's step went, and hear of theirs.
+
+        A message about the losses says `where` they were, and `paths`, the images of the batch.
 
         Raises:
             UserError: a loss is not finite, on any of the ranks.
         """
         if distributed.launcher_is_gone():
-            self._asked = self._asked or signal.SIGTERM
-        self._steps.append(step)
-        self._hear(self._vote.cast(self._flags(step.losses)))
+            self._signal = self._signal or signal.SIGTERM
+        self._pending.append((where, losses, paths))
+        self._take(self._flags.cast(self._flags_of(losses)))
 
     def settle(self) -> None:
         """Hear of all steps so far, before something is written that must be good."""
-        self._hear(self._vote.settle())
+        self._take(self._flags.settle())
 
-    def _flags(self, losses: Mapping[str, Tensor | float]) -> Tensor:
+    def _flags_of(self, losses: Losses) -> Tensor:
         """(2,): the signal, and 1 if a loss is not finite; on the device of the losses."""
-        tensors = [v.detach() for v in losses.values() if isinstance(v, Tensor)]
-        numbers = [v for v in losses.values() if not isinstance(v, Tensor)]
-        finite = [tensor.isfinite().all() for tensor in tensors] or [torch.tensor(True)]
-        finite = [part.to(finite[0].device) for part in finite]
-        bad = torch.stack(finite).all().logical_not().float()
-        flags = torch.stack([torch.zeros_like(bad), bad])
-        flags[0] += self._asked
-        flags[1] += not all(map(math.isfinite, numbers))
-        return flags
+        numbers = [value for value in losses.values() if not isinstance(value, Tensor)]
+        tensors = [value.detach() for value in losses.values() if isinstance(value, Tensor)]
+        finite = [value.isfinite().all() for value in tensors] or [torch.tensor(True)]
+        bad = ~torch.stack([value.to(finite[0].device) for value in finite]).all()
+        bad_number = int(not all(map(math.isfinite, numbers)))
+        return torch.stack([bad * 0 + self._signal, bad + bad_number]).float()
 
-    def _hear(self, flags: list[float]) -> None:
+    def _take(self, flags: list[float]) -> None:
         if not flags:
             return
         self.stop = max(self.stop, int(flags[0]))
-        step = self._steps.popleft()
+        where, losses, paths = self._pending.popleft()
         if flags[1]:
-            told = [text for text in distributed.gather_everywhere(_bad(step)) if text]
+            told = list(filter(None, distributed.gather_everywhere(_bad(losses, paths))))
             raise UserError(
-                f"{step.where}: {told[0]}. Training stopped; the checkpoints are from before that. "
-                "Look at these images, or lower --lr and start anew; --continue_train goes on from "
-                "the last checkpoint"
+                f"{where}: {told[0]}. Training stopped; the checkpoints are from before that. "
+                "Look at these images, or lower --lr and start anew; --continue_train continues "
+                "from the last checkpoint"
             )
 
 
-def _bad(step: Step) -> str:
+def _bad(losses: Losses, paths: Sequence[str]) -> str:
     """A phrase about the losses that are not finite and their batch; empty if all are."""
-    values = {k: torch.as_tensor(v).detach() for k, v in step.losses.items()}
+    values = {k: torch.as_tensor(v).detach() for k, v in losses.items()}
     bad = [f"loss {k} is {v.sum().item()}" for k, v in values.items() if not v.isfinite().all()]
-    shown = ", ".join(map(str, step.paths[:4])) + (", …" if len(step.paths) > 4 else "")
+    shown = ", ".join(map(str, paths[:4])) + (", …" if len(paths) > 4 else "")
     return f"{', '.join(bad)} in the batch of {shown}" if bad else ""

@@ -22,26 +22,19 @@ def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         return
     copying = torch.cuda.Stream(device)
     for batch in batches:
-        with torch.cuda.stream(copying):
-            batch = _moved(batch, device)
         steps = torch.cuda.current_stream(device)
+        with torch.cuda.stream(copying):
+            batch = _moved(batch, device, steps)
         steps.wait_stream(copying)
-        _keep_for(batch, steps)
         yield batch
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _moved(value: Any, device: torch.device, reader: "torch.cuda.Stream") -> Any:
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: _moved(part, device) for key, part in value.items()}
-    return [_moved(part, device) for part in value] if isinstance(value, list) else value
-
-
-def _keep_for(value: Any, stream: "torch.cuda.Stream") -> None:
-    """Memory of the copying stream must not be reused before the steps have read it."""
-    if isinstance(value, Tensor):
-        value.record_stream(stream)
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            _keep_for(part, stream)
+        value = value.to(device, non_blocking=True)
+        value.record_stream(reader)  # its memory must not be reused before `reader` has read it
+    elif isinstance(value, dict):
+        return {key: _moved(part, device, reader) for key, part in value.items()}
+    elif isinstance(value, list):
+        return [_moved(part, device, reader) for part in value]
+    return value

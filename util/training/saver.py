@@ -5,7 +5,6 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,19 +12,20 @@ from util import checkpoint, distributed, restarts
 from util.checkpoint import train_state
 from util.errors import UserError
 from util.run_record import plain_options, save_options
+from util.training.protocols import Model
 
-Counters = dict[str, int | bool]
+Counters = dict[str, int]  # the place in a run, and what was printed and shown in its epoch
 
 
 class Saver:
     """Writes checkpoints of a model, and takes it to where the last one was made.
 
     Args:
-        opt: reads name, checkpoints_dir, device, verbose, keep_last and saved_run.
+        opt: reads name, checkpoints_dir, device, verbose, keep_last and where to continue.
         model: after its setup, before any training.
     """
 
-    def __init__(self, opt: argparse.Namespace, model: Any):
+    def __init__(self, opt: argparse.Namespace, model: Model):
         """Tell constants of the model from what training will change."""
         self.opt, self.model = opt, model
         self.folder = checkpoint.folder(opt)
@@ -108,27 +108,19 @@ class Saver:
         distributed.note_saved()
         if self.opt.keep_last:
             checkpoint.prune(self.folder, tags[0], self.opt.keep_last)
-        if self.opt.verbose and distributed.is_main():
-            self._say_how_large(tags, time.perf_counter() - start)
-
-    def _say_how_large(self, tags: list[str], seconds: float) -> None:
-        size = checkpoint.size(self.folder, tags[0]) / 1e6
-        distributed.print0(f"saved {' and '.join(tags)}: {size:.1f} MB in {seconds:.2f} s")
+        if self.opt.verbose:
+            size, seconds = checkpoint.size(self.folder, tags[0]), time.perf_counter() - start
+            names = " and ".join(tags)
+            distributed.print0(f"saved {names}: {size / 1e6:.1f} MB in {seconds:.2f} s")
 
     def command_to_continue(self) -> str:
-        """The command that continues the run."""
-        ranks = distributed.local_world_size()
-        nodes = f" --nnodes={distributed.world_size() // ranks}" * (
-            distributed.world_size() > ranks
-        )
-        start = (
-            "python"
-            if distributed.world_size() == 1
-            else f"torchrun{nodes} --nproc_per_node={ranks}"
-        )
-        command = [sys.argv[0] or "train.py", "--name", self.opt.name]
+        """The command line that continues the run."""
+        ranks, local = distributed.world_size(), distributed.local_world_size()
+        nodes = [f"--nnodes={ranks // local}"] * (ranks > local)
+        start = ["python"] if ranks == 1 else ["torchrun", *nodes, f"--nproc_per_node={local}"]
+        command = [*start, sys.argv[0] or "train.py", "--name", self.opt.name]
         if self.opt.device.type == "cpu" and torch.cuda.is_available():
             command += ["--gpu_ids", "-1"]
         if Path(self.opt.checkpoints_dir) != Path("checkpoints"):
             command += ["--checkpoints_dir", self.opt.checkpoints_dir]
-        return f"{start} {shlex.join([*command, '--continue_train'])}"
+        return shlex.join([*command, "--continue_train"])

@@ -7,7 +7,7 @@
   const IMAGE_SIZE = Number(document.body.dataset.size);
   const CHART_HEIGHT = 200;
   const NOTHING_YET = "No updates yet. (If there were some before, the last line of data.js was "
-    + "cut off: train.py mends it when it goes on with --continue_train.)";
+    + "cut off: train.py removes it when it continues with --continue_train.)";
   const $ = (id) => document.getElementById(id);
   const hidden = new Set(); // losses switched off
   let sections = new Map(); // "epoch:iters" -> its element

@@ -1,8 +1,11 @@
-"""A loss that is no number any more stops the run, on all ranks, before it spoils a checkpoint."""
+"""What stops a run between two steps: a loss that is not finite, or a signal."""
 
 import math
+import os
 import re
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ import models
 import train
 from util import distributed
 from util.errors import UserError
-from util.training.interrupts import Step, Watch
+from util.training.interrupts import StepMonitor
 
 # A model that goes wrong in the way, at the step and on the rank that SICK says.
 MODEL = """
@@ -97,8 +100,9 @@ def failure(argv, capsys):
 WAYS = {"tensor": "loss G is nan", "infinite": "loss G is inf", "float": "loss extra is nan"}
 
 
-@pytest.mark.parametrize("print_freq", ["1", "1000"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "print_freq"), [("tensor", "1"), ("infinite", "1000"), ("float", "1000")]
+)
 def test_a_bad_loss_stops_the_run(way, print_freq, sick, data, here, capsys):
     """The 6th image is the 2nd of epoch 2; a checkpoint is due after it."""
     sick(way, at=6)
@@ -168,13 +172,13 @@ def test_a_bad_loss_on_one_of_two_ranks_stops_the_job(bad_rank, sick, data, tmp_
     assert state["progress"]["total_iters"] == 2
 
 
-def watch_steps(steps):
+def after_steps(steps):
     """Runs on a rank: the message after each step, of (losses of rank 0, of rank 1) per step."""
-    watch, heard = Watch(), []
+    monitor, heard = StepMonitor(), []
     for number, losses in enumerate(steps):
         mine = losses[distributed.rank()]
         try:
-            watch.after_step(Step(f"step {number}", mine, [f"{distributed.rank()}.png"]))
+            monitor.after_step(f"step {number}", mine, [f"{distributed.rank()}.png"])
             heard.append(None)
         except UserError as error:
             heard.append(str(error).split(".")[0])
@@ -185,7 +189,7 @@ def test_all_ranks_hear_of_it_after_the_same_step(tmp_path):
     good, nan = {"G": torch.tensor(1.0), "D": 2.0}, torch.tensor(math.nan)
     steps = [(good, good), (good, {"G": nan, "D": 2.0}), ({"G": nan, "D": math.inf}, good)]
     with ranks(2, tmp_path) as call:
-        first, second = call(watch_steps, steps)
+        first, second = call(after_steps, steps)
     assert first == second == [
         None,
         "step 1: loss G is nan in the batch of 1",
@@ -193,12 +197,11 @@ def test_all_ranks_hear_of_it_after_the_same_step(tmp_path):
     ]  # fmt: skip
 
 
-# ---- the watch alone -----------------------------------------------------------------------------
+# ---- the monitor alone ---------------------------------------------------------------------------
 
 
 GOOD = [
     {},
-    {"G": torch.tensor(1.0)},
     {"G": 1.0, "n": 3},
     {"G": torch.tensor([1.0])},
     {"G": torch.tensor(3.4e38)},
@@ -206,7 +209,6 @@ GOOD = [
     {"G": torch.tensor(1.0, requires_grad=True)},
 ]
 BAD = [
-    {"G": torch.tensor(math.nan)},
     {"G": torch.tensor(-math.inf)},
     {"G": math.nan},
     {"D": torch.tensor(1.0), "G": math.inf},
@@ -216,15 +218,54 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("losses", GOOD, ids=str)
-def test_finite_losses_pass(losses):
-    watch = Watch()
-    watch.after_step(Step("here", losses, []))
-    watch.settle()
-    assert watch.stop == 0
+def test_finite_losses_pass_and_others_do_not():
+    monitor = StepMonitor()
+    for losses in GOOD:
+        monitor.after_step("here", losses, [])
+    monitor.settle()
+    assert monitor.stop == 0
+    for losses in BAD:
+        with pytest.raises(UserError, match="^here: loss G is -?(nan|inf) in the batch of a.png"):
+            StepMonitor().after_step("here", losses, ["a.png"])
 
 
-@pytest.mark.parametrize("losses", BAD, ids=str)
-def test_other_losses_do_not(losses):
-    with pytest.raises(UserError, match="^here: loss G is -?(nan|inf) in the batch of a.png"):
-        Watch().after_step(Step("here", losses, ["a.png"]))
+@pytest.fixture
+def now(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_signal_waits_for_the_end_of_the_step(now, capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    with StepMonitor() as monitor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert monitor.stop == 0 and "SIGTERM" in capfd.readouterr().err
+        monitor.after_step("here", {"G": 1.0}, [])
+        assert monitor.stop == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_second_ctrl_c_leaves_at_once_but_not_the_copy_that_torchrun_passes_on(now):
+    with StepMonitor() as monitor:
+        for seconds in (0, 0.5):
+            now[0] += seconds
+            os.kill(os.getpid(), signal.SIGINT)
+        monitor.after_step("here", {}, [])
+        assert monitor.stop == signal.SIGINT
+        now[0] += 2
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            monitor.settle()  # where Python gets to run the handler
+
+
+def test_an_ignored_signal_stays_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StepMonitor() as monitor:
+            os.kill(os.getpid(), signal.SIGHUP)
+            monitor.after_step("here", {}, [])
+            assert monitor.stop == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

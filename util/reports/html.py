@@ -1,0 +1,48 @@
+"""What the training page and the results page share. Neither needs a server or a network.
+
+File names, options and loss names may hold anything: jinja2 escapes them in HTML, and in addresses
+they are percent-encoded. The only scripts that a page may run are its own: its
+Content-Security-Policy carries their hashes.
+"""
+
+import base64
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+@cache
+def template(name: str) -> jinja2.Template:
+    """A template of assets/, which escapes what is put into it."""
+    loader = jinja2.FileSystemLoader(ASSETS)
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    ).get_template(name)
+
+
+def assets(*names: str) -> Markup:
+    """The text of files of assets/, in this order, not to be escaped."""
+    return Markup("\n".join((ASSETS / name).read_text(encoding="utf-8") for name in names))
+
+
+def policy(*scripts: str) -> str:
+    """Content-Security-Policy: these inline scripts, and files that lie beside the page."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in scripts]
+    allowed = [f"'sha256-{digest.decode()}'" for digest in hashes] + ["'self'", "file:"]
+    script_src = " ".join(allowed) if scripts else "'none'"
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'; "
+        f"img-src 'self' file:; script-src {script_src}"
+    )
+
+
+def percent_encoded(name: str, safe: str = "/") -> str:
+    """A file name as part of an address, also one that is not valid Unicode."""
+    return quote(os.fsencode(name), safe=safe)

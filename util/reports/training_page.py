@@ -1,0 +1,153 @@
+"""The page of a training run: loss curves and images, opened from disk, also while it trains.
+
+`index.html` is written once per start. `data.js` grows by one line per update, so that an update
+costs the same in epoch 1000 as in epoch 1; an open page reads it again from time to time.
+"""
+
+import errno
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
+from PIL import Image
+
+from util.errors import one_line
+from util.files import atomic_write, explain_write_errors
+from util.reports import html
+
+LOG = logging.getLogger("image_translation")
+
+
+class TrainingPage:
+    """`web/index.html`: the loss curves and, per epoch, the visuals, newest first.
+
+    A write that fails during training (disk full, folder deleted) is logged once, and training
+    continues.
+
+    Args:
+        web_dir: folder of the page; made if missing.
+        title: heading of the page.
+        options: shown as a table of names and values.
+        image_size: width of the images on the page, in CSS pixels.
+        resume_at: images seen when training continues: earlier entries stay, later ones are
+            dropped. None starts the page afresh.
+        refresh_seconds: how often an open page looks for new entries.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        web_dir: str | os.PathLike[str],
+        title: str,
+        options: Mapping[str, object] | None = None,
+        image_size: int = 256,
+        resume_at: int | None = None,
+        refresh_seconds: float = 30,
+    ) -> None:
+        """Write the shell, and start data.js or cut it."""
+        self.folder = Path(web_dir)
+        self._failed = False
+        with explain_write_errors(self.folder, "turn the page off with --no_html"):
+            (self.folder / "images").mkdir(parents=True, exist_ok=True)
+            _keep_entries(self.folder / "data.js", resume_at)
+            scripts = [html.assets("uplot/uPlot.iife.min.js"), html.assets("training.js")]
+            page = html.template("training.html").render(
+                title=title,
+                options=options or {},
+                image_size=image_size,
+                refresh_seconds=refresh_seconds,
+                css=html.assets("uplot/uPlot.min.css", "page.css"),
+                scripts=scripts,
+                licence=html.assets("uplot/LICENSE"),
+                policy=html.policy(*scripts),
+            )
+            with atomic_write(self.folder / "index.html") as file:
+                file.write(page.encode("utf-8", "replace"))
+
+    def add_losses(self, epoch: int, total_iters: int, losses: Mapping[str, float]) -> None:
+        """Add a point to each curve; a loss that is not finite makes a gap in its curve."""
+        pairs = [[name, _number(value)] for name, value in losses.items()]
+        with self._write_errors_logged():
+            self._append({"epoch": epoch, "total_iters": total_iters, "losses": pairs})
+
+    def add_visuals(
+        self,
+        epoch: int,
+        total_iters: int,
+        visuals: Mapping[str, np.ndarray],
+        captions: Sequence[str] = (),
+    ) -> None:
+        """Show the images of an epoch in place of any that it showed before.
+
+        Args:
+            epoch: counted from 1.
+            total_iters: images seen so far.
+            visuals: label to uint8 image (H, W, 3); kept as `images/epoch001_label.png`.
+            captions: lines of text beside the epoch's number, such as the paths of the images.
+        """
+        with self._write_errors_logged():
+            pairs = [[name, self._save(epoch, name, image)] for name, image in visuals.items()]
+            entry = {"epoch": epoch, "total_iters": total_iters, "visuals": pairs}
+            self._append(entry | {"captions": list(captions)})
+
+    def _save(self, epoch: int, name: str, image: np.ndarray) -> str:
+        """Write one image; returns its address as seen from the page."""
+        stem = html.percent_encoded(name, safe="")  # "a/b" is a file, and not that of "a_b"
+        file_name = f"epoch{epoch:03d}_{stem}.png"
+        with atomic_write(self.folder / "images" / file_name) as file:
+            Image.fromarray(image).save(file, format="PNG")
+        return f"images/{html.percent_encoded(file_name)}"
+
+    def _append(self, entry: Mapping[str, object]) -> None:
+        """Append a line to data.js in a single write, all of it or nothing."""
+        line = f"add({htmlsafe_json_dumps(entry)});\n".encode()
+        path = self.folder / "data.js"
+        with open(path, "r+b", buffering=0) as file:  # not "ab": half a page would mislead
+            end = file.seek(0, os.SEEK_END)
+            if file.write(line) < len(line):
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    @contextmanager
+    def _write_errors_logged(self) -> Iterator[None]:
+        """A failed page write must not stop training: it is logged, the first time."""
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                message = "%s was not updated (%s); training continues"
+                LOG.warning(message, one_line(self.folder), one_line(error))
+            self._failed = True
+
+
+def _number(value: float) -> float | None:
+    """Six digits are plenty for a curve; JSON has no NaN or infinity."""
+    return float(f"{float(value):.6g}") if math.isfinite(value) else None
+
+
+# A line of data.js as `_append` writes it; the browser refuses the file where one is damaged.
+COUNT = r"(?:0|[1-9]\d{0,14})"
+NUMBER = r"(?:null|-?(?:0|[1-9]\d{0,16})(?:\.\d{1,9})?(?:e[+-]\d{2,3})?)"
+TEXT = r'"(?:[ !#-\[\]-~]|\\["\\bfnrt]|\\u[0-9a-f]{4})*"'
+LOSS, VISUAL = rf"\[{TEXT}, {NUMBER}\]", rf'\[{TEXT}, "images/[\w.~%-]+"\]'
+LIST = r"\[(?:{0}(?:, {0})*)?\]".format
+LINE = re.compile(
+    rf'add\({{"epoch": {COUNT}, "total_iters": ({COUNT}), (?:"losses": {LIST(LOSS)}|'
+    rf'"visuals": {LIST(VISUAL)}, "captions": {LIST(TEXT)})}}\);\n'.encode()
+)
+
+
+def _keep_entries(path: Path, last: int | None) -> None:
+    """Keep the lines of data.js up to `last` images seen (None: no line), and no damaged line."""
+    keep = last is not None and path.exists()
+    with atomic_write(path) as new, open(path if keep else os.devnull, "rb") as old:
+        found = ((line, LINE.fullmatch(line)) for line in old)
+        new.writelines(line for line, whole in found if whole and int(whole[1]) <= (last or 0))
