@@ -27,10 +27,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.plain_step import PLAIN_NORMS, with_torch_s_convolutions  # noqa: E402
-from models.networks import GENERATORS, define_G  # noqa: E402
+from models.networks import (  # noqa: E402
+    GENERATORS,
+    cpu_layers,  # noqa: E402
+    define_G,
+)
+from models.networks.cpu_layers.norms import BatchNorm2d, InstanceNorm2d  # noqa: E402
 from models.networks.cpu_layers.small_maps import DoublingConv, HalvingConv  # noqa: E402
 from models.networks.cpu_layers.winograd import Conv3x3  # noqa: E402
-from models.networks.norms import BatchNorm2d, InstanceNorm2d  # noqa: E402
 from util.precision import keep_freed_memory  # noqa: E402
 
 CONTIGUOUS, LAST = torch.contiguous_format, torch.channels_last
@@ -50,17 +54,19 @@ def cases() -> dict[str, Case]:
     double = partial(nn.ConvTranspose2d, kernel_size=4, stride=2, padding=1, bias=False)
     return {
         "residual block, 256 channels": Case(
-            Conv3x3(256, 256), nn.Conv2d(256, 256, 3), (256, 66, 66)
+            Conv3x3(256, 256, 3), nn.Conv2d(256, 256, 3), (256, 66, 66)
         ),
         **{
             f"U-Net down, 512 channels, to {size}x{size}": Case(
-                HalvingConv(512, 512, bias=False), halve(512, 512), (512, 2 * size, 2 * size)
+                HalvingConv(512, 512, 4, 2, 1, bias=False),
+                halve(512, 512),
+                (512, 2 * size, 2 * size),
             )
             for size in (8, 4, 1)
         },
         **{
             f"U-Net up, 1024 channels, from {size}x{size}": Case(
-                DoublingConv(1024, 512, bias=False), double(1024, 512), (1024, size, size)
+                DoublingConv(1024, 512, 4, 2, 1, bias=False), double(1024, 512), (1024, size, size)
             )
             for size in (2, 8)
         },
@@ -78,7 +84,7 @@ def cases() -> dict[str, Case]:
 def generators(netG: str, norm: str) -> tuple[nn.Module, nn.Module]:
     """As they are trained, and of torch's own layers."""
     ours = define_G(3, 3, 64, netG, norm)
-    ours.computes_in_channels_last = True
+    cpu_layers.swap_in(ours, torch.device("cpu"), "fp32")
     theirs = GENERATORS[netG].build(3, 3, ngf=64, norm_layer=PLAIN_NORMS[norm])
     return ours, with_torch_s_convolutions(theirs)
 
