@@ -16,7 +16,8 @@ def fuse(optimizers: Iterable[torch.optim.Optimizer]) -> None:
             if not asked and all(_fusible(parameter) for parameter in group["params"]):
                 group["fused"] = True
         if all(group["fused"] for group in optimizer.param_groups):
-            optimizer._step_supports_amp_scaling = True  # as its constructor does; no host waits
+            # as its constructor does, so that loss scaling waits for no device
+            optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
 
 
 def _fusible(parameter: nn.Parameter) -> bool:

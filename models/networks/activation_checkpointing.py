@@ -6,6 +6,7 @@ Dropout draws the same masks then, and batch norm does not count the images twic
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class _RecomputingBlock(UnetSkipConnectionBlock):
 def _run(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     for stage in _stages(layers):
         if torch.is_grad_enabled() and not isinstance(stage[0], UnetSkipConnectionBlock):
-            x = checkpoint(stage, x, use_reentrant=False, context_fn=lambda s=stage: _contexts(s))
+            x = checkpoint(stage, x, use_reentrant=False, context_fn=partial(_contexts, stage))
         else:
             x = stage(x)
     return x
@@ -74,13 +75,16 @@ def statistics_left_alone(net: nn.Module) -> Iterator[None]:
 
     It still computes as always, so that a second pass keeps the same tensors as the first.
     """
-    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
+    norms = [
+        (module, module.momentum, count, count.clone())
+        for module in net.modules()
+        if isinstance(module, _BatchNorm) and (count := module.num_batches_tracked) is not None
+    ]
+    for norm, *_ in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
+        for norm, momentum, count, before in norms:
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
+            count.copy_(before)

@@ -190,12 +190,14 @@ class UnetSkipConnectionBlock(nn.Module):
         down = nn.Conv2d(input_nc or outer_nc, inner_nc, 4, 2, 1, bias=bias)
         wide = inner_nc if innermost else 2 * inner_nc  # with the skip of the level below
         up = nn.ConvTranspose2d(wide, outer_nc, 4, 2, 1, bias=bias or outermost)
+        inner = [] if submodule is None else [submodule]
+        layers: list[nn.Module]
         if outermost:
-            layers = [down, submodule, nn.ReLU(), up, nn.Tanh()]
+            layers = [down, *inner, nn.ReLU(), up, nn.Tanh()]
         elif innermost:
             layers = [nn.LeakyReLU(0.2), down, nn.ReLU(), up, norm_layer(outer_nc)]
         else:
-            layers = [nn.LeakyReLU(0.2), down, norm_layer(inner_nc), submodule, nn.ReLU(), up]
+            layers = [nn.LeakyReLU(0.2), down, norm_layer(inner_nc), *inner, nn.ReLU(), up]
             layers += [norm_layer(outer_nc)] + ([nn.Dropout(0.5)] if use_dropout else [])
         self.model = nn.Sequential(*layers)
 

@@ -40,13 +40,14 @@ class BatchNorm2d(nn.BatchNorm2d):
         # the batch in channels_last is also one image with all rows below each other
         rows = input.permute(0, 2, 3, 1).flatten(0, 1).unsqueeze(0).permute(0, 3, 1, 2)
         y, mean, variance = Normalised.apply(rows, self.weight, self.bias, self.eps)
-        if self.track_running_stats:
-            self.num_batches_tracked.add_(1)
+        running, spread, count = self.running_mean, self.running_var, self.num_batches_tracked
+        if running is not None and spread is not None and count is not None:
+            count.add_(1)
             share = self.momentum
             if share is None:  # a plain average over all batches
-                share = 1 / self.num_batches_tracked.item()
-            self.running_mean.lerp_(mean.flatten(), share)
-            self.running_var.lerp_(variance.flatten() * (pixels / (pixels - 1)), share)
+                share = 1 / count.item()
+            running.lerp_(mean.flatten(), share)
+            spread.lerp_(variance.flatten() * (pixels / (pixels - 1)), share)
         y = y.permute(0, 2, 3, 1).unflatten(1, (len(input), -1)).squeeze(0)
         return y.permute(0, 3, 1, 2)
 

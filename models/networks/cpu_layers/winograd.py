@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 LAST = torch.channels_last
 CHANNELS, TILES = 192, 256  # from so many of both on it is faster
@@ -28,12 +29,13 @@ class Conv3x3(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H + 2 * padding - 2, W + 2 * padding - 2)."""
         count, _, height, width = input.shape
-        height, width = (size + 2 * self.padding[0] - 2 for size in (height, width))
+        padding = int(self.padding[0])
+        height, width = (size + 2 * padding - 2 for size in (height, width))
         if not self._is_faster(input, count * height * width // 4):
             return super().forward(input)
-        down, across = (self.padding[0] + size % 2 for size in (height, width))  # an even output
+        down, across = (padding + size % 2 for size in (height, width))  # an even output
         if down or across:
-            input = F.pad(input, (self.padding[1], across, self.padding[0], down))
+            input = F.pad(input, (padding, across, padding, down))
         y = Winograd.apply(input, self.weight, self.bias)[..., :height, :width]
         return y.contiguous(memory_format=LAST)
 
@@ -74,8 +76,8 @@ class Winograd(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_bias = gradient.sum((0, 2, 3)) if ctx.has_bias else None
         if torch.is_grad_enabled():  # in a backward pass only to differentiate it again
-            of_x = torch.nn.grad.conv2d_input(x.shape, weight, gradient)
-            return of_x, torch.nn.grad.conv2d_weight(x, weight.shape, gradient), of_bias
+            of_x = conv2d_input(x.shape, weight, gradient)
+            return of_x, conv2d_weight(x, weight.shape, gradient), of_bias
         x = x.permute(0, 2, 3, 1)
         g = gradient.contiguous(memory_format=LAST).permute(0, 2, 3, 1)
         kernels = transformed_kernels(weight)
