@@ -13,8 +13,8 @@ from models.networks.cpu_layers.norms import BatchNorm2d, InstanceNorm2d
 from models.networks.cpu_layers.small_maps import DoublingConv, HalvingConv
 from models.networks.cpu_layers.winograd import Conv3x3
 
-NORMS = {nn.InstanceNorm2d: InstanceNorm2d, nn.BatchNorm2d: BatchNorm2d}
-CONVOLUTIONS = {  # class, size of the kernel, stride and padding
+NORMS: dict[type, type] = {nn.InstanceNorm2d: InstanceNorm2d, nn.BatchNorm2d: BatchNorm2d}
+CONVOLUTIONS: dict[tuple, type] = {  # class, size of the kernel, stride and padding
     (nn.Conv2d, (3, 3), (1, 1), (0, 0)): Conv3x3,
     (nn.Conv2d, (3, 3), (1, 1), (1, 1)): Conv3x3,
     (nn.Conv2d, (4, 4), (2, 2), (1, 1)): HalvingConv,
@@ -55,7 +55,7 @@ def swap_out(net: nn.Module) -> None:
 def _faster(layer: nn.Module) -> type[nn.Module]:
     """The faster class for `layer`; its own where there is none."""
     kind = type(layer)
-    if kind in (nn.Conv2d, nn.ConvTranspose2d):
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         plain = layer.padding_mode == "zeros" and layer.groups == layer.dilation[0] == 1
         key = (kind, layer.kernel_size, layer.stride, layer.padding)
         return CONVOLUTIONS.get(key, kind) if plain and not any(layer.output_padding) else kind

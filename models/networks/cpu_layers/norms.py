@@ -3,7 +3,7 @@
 torch's own are neither:
 
 - F.instance_norm returns wrong gradients for a batch of one image on a CPU when the gradient that
-  comes in is channels_last (torch 2.15: relative error 1.4; the output is right).
+  comes in is channels_last (torch 2.14: relative error 1.4; the output is right).
 - The kernels for channels_last on a CPU add up a channel in one running sum per thread: for 256x256
   pixels the result is off by 5e-6, in the contiguous format by 6e-8. Here each row of an image is
   summed by itself, by showing the same kernels an image whose channels are (row, channel).
