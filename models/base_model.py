@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from models import networks
-from models.networks import infer_options
+from models.fused_adam import fuse
+from models.networks import cpu_layers, infer_options
 from models.networks.activation_checkpointing import checkpoint_activations
-from models.networks.cpu_layers import speed
 from models.step import GradientScaler, Parts, held, scaled_backward, stepping_through
 from util import checkpoint, device_memory, distributed, precision
 from util.errors import ImageSizeError, UserError
@@ -136,15 +136,16 @@ class BaseModel(ABC):
             for name, net in names.items():
                 setattr(self, f"net{name}", distributed.wrap(net, norm=opt.norm))
             self.schedulers = [networks.get_scheduler(o, opt) for o in self.optimizers]
+        for net in [value for value in vars(self).values() if isinstance(value, nn.Module)]:
+            cpu_layers.swap_in(net, self.device, opt.precision, training=self.isTrain)
         if opt.compile:
             self._compile(opt)
         self.print_networks(opt.verbose)
 
     def _make_fast(self, opt: argparse.Namespace) -> None:
-        """Layouts, fused optimizers, and what saves memory; all is on its device."""
+        """Fused optimizers, and what saves memory; all is on its device."""
         nets = [net for net in vars(self).values() if isinstance(net, nn.Module)]
-        speed.choose_layouts(map(distributed.unwrap, nets), self.device, opt.precision)
-        speed.fuse(self.optimizers)
+        fuse(self.optimizers)
         if opt.checkpoint_activations:
             for net in nets:
                 checkpoint_activations(net)

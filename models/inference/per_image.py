@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from models.networks.cpu_layers.normalised import Normalised, is_exact_last
+from models.networks.cpu_layers.norms import Normalised, is_exact_last
 
 # Who computes each image by itself: torch's layers, but for those below, and the parts of ours.
 OURS = ("generators", "norms", "cpu_layers.")

@@ -1,4 +1,4 @@
-"""The public face for building networks, losses and schedules.
+"""The public face for building networks, losses and LR schedulers.
 
 The functions take what they need by name, so they can be called from a notebook:
 
@@ -26,9 +26,11 @@ from models.networks.norms import (
     PER_SAMPLE_NORMS,
     canonical_norm,
     get_norm_layer,
+    normalizes_per_sample,
     same_weights,
 )
 from models.networks.schedulers import LR_POLICIES, get_scheduler
+from models.networks.sizes import check_image_size, size_problem
 from util.choices import choose
 
 __all__ = [
@@ -50,13 +52,16 @@ __all__ = [
     "UnetSkipConnectionBlock",
     "cal_gradient_penalty",
     "canonical_norm",
+    "check_image_size",
     "define_D",
     "define_G",
     "get_norm_layer",
     "get_scheduler",
     "init_net",
     "init_weights",
+    "normalizes_per_sample",
     "same_weights",
+    "size_problem",
 ]
 
 

@@ -1,19 +1,21 @@
-"""The discriminators: does each patch of a picture look real?
+"""The discriminators: does each patch of an image look real?
 
-All map pictures (N, input_nc, H, W) in [-1, 1] to one logit per patch, (N, 1, h, w).
+All map images (N, input_nc, H, W) in [-1, 1] to one logit per patch, (N, 1, h, w).
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from models.networks.cpu_layers.memory_format import ChoosesMemoryFormat
 from models.networks.norms import NormLayer, conv_has_bias
-from util.errors import ImageSizeError
+from models.networks.sizes import check_image_size
+
+REMEDY = "use larger images, a smaller --n_layers_D (with --netD n_layers), or --netD pixel"
 
 
-class NLayerDiscriminator(ChoosesMemoryFormat):
+class NLayerDiscriminator(nn.Module):
     """PatchGAN (Isola et al. 2017, arXiv 1611.07004, section 3.2.2).
 
     Each logit sees a square of 16, 34, 70, 142 or 286 pixels for n_layers 1 to 5.
@@ -52,38 +54,21 @@ class NLayerDiscriminator(ChoosesMemoryFormat):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge pictures.
-
-        Args:
-            x: (N, input_nc, H, W), H and W at least `minimum`.
-
-        Returns:
-            (N, 1, h, w) logits, h = H // 2**n_layers - 2 and w likewise.
+        """(N, input_nc, H, W) to (N, 1, h, w), h = H // 2**n_layers - 2 and w likewise.
 
         Raises:
-            ImageSizeError: the pictures are too small for one patch.
+            ImageSizeError: H or W is less than `minimum`.
         """
-        height, width = x.shape[-2:]
-        if min(height, width) < self.minimum:
-            raise ImageSizeError(
-                f"a picture of {height}x{width} (height x width) pixels is too small for this "
-                f"discriminator, which needs {self.minimum} or more both ways; use larger "
-                "pictures, a smaller --n_layers_D (with --netD n_layers), or --netD pixel"
-            )
-        return self.leave(self.model(self.enter(x)))
+        if not torch.jit.is_scripting():
+            check_image_size(x, "PatchGAN discriminator", REMEDY, minimum=self.minimum)
+        return self.model(x)
 
 
-class PixelDiscriminator(ChoosesMemoryFormat):
+class PixelDiscriminator(nn.Module):
     """A PatchGAN of one pixel: 1x1 convolutions only (arXiv 1611.07004, section 6.1)."""
 
     def __init__(self, input_nc: int, ndf: int = 64, norm_layer: NormLayer = nn.BatchNorm2d):
-        """Build the layers.
-
-        Args:
-            input_nc: channels of the input.
-            ndf: channels of the first layer.
-            norm_layer: number of channels -> norm layer.
-        """
+        """Build the layers; arguments as in NLayerDiscriminator."""
         super().__init__()
         bias = conv_has_bias(norm_layer)
         layers = [nn.Conv2d(input_nc, ndf, 1), nn.LeakyReLU(0.2)]
@@ -93,7 +78,7 @@ class PixelDiscriminator(ChoosesMemoryFormat):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, input_nc, H, W) to one logit per pixel, (N, 1, H, W)."""
-        return self.leave(self.net(self.enter(x)))
+        return self.net(x)
 
 
 def smallest_for_layers(n_layers: int) -> int:

@@ -1,6 +1,6 @@
-"""The generators: a ResNet and two U-Nets.
+"""The generators: a ResNet and a U-Net.
 
-Both map pictures (N, input_nc, H, W) in [-1, 1] to pictures (N, output_nc, H, W) in [-1, 1].
+Both map images (N, input_nc, H, W) in [-1, 1] to images (N, output_nc, H, W) in [-1, 1].
 """
 
 from collections.abc import Callable
@@ -10,18 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.networks.activation_checkpointing import CheckpointsActivations
-from models.networks.cpu_layers.memory_format import ChoosesMemoryFormat, in_layout_of
-from models.networks.cpu_layers.small_maps import DoublingConv, HalvingConv
-from models.networks.cpu_layers.winograd import Conv3x3
 from models.networks.norms import NormLayer, conv_has_bias
+from models.networks.sizes import check_image_size
 from util.choices import choose
-from util.errors import ImageSizeError
 
 PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": nn.ZeroPad2d}
 
 
-class ResnetGenerator(CheckpointsActivations, ChoosesMemoryFormat):
+class ResnetGenerator(nn.Module):
     """Two steps down, residual blocks, two steps up (Johnson et al. 2016, arXiv 1603.08155).
 
     Follows CycleGAN (arXiv 1703.10593, appendix 7.2). Height and width may be any numbers from
@@ -67,41 +63,17 @@ class ResnetGenerator(CheckpointsActivations, ChoosesMemoryFormat):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate pictures.
-
-        Args:
-            x: (N, input_nc, H, W), H and W at least `minimum`.
-
-        Returns:
-            (N, output_nc, H, W) in [-1, 1].
+        """(N, input_nc, H, W) to (N, output_nc, H, W).
 
         Raises:
-            ImageSizeError: the pictures are too small.
+            ImageSizeError: H or W is less than `minimum`.
         """
-        height, width = x.shape[-2:]
-        if min(height, width) < self.minimum:
-            raise ImageSizeError(
-                f"a picture of {height}x{width} (height x width) pixels is too small for the "
-                f"ResNet generator, which needs {self.minimum} or more both ways; use larger "
-                "pictures, or raise --load_size and --crop_size"
-            )
-        x = self.enter(x)
-        if self.recompute:
-            for layers in self._stages():
-                x = self.run(layers, x)
-        else:
-            x = self.model(x)
+        if not torch.jit.is_scripting():
+            remedy = "use larger images, or raise --load_size and --crop_size"
+            check_image_size(x, "ResNet generator", remedy, minimum=self.minimum)
         # The way up ends at the next multiple of 4, its pixel 0 on the input's pixel 0.
-        return self.leave(x[..., :height, :width])
-
-    def _stages(self) -> list[list[nn.Module]]:
-        """The layers in groups of one convolution, and the blocks."""
-        stages: list[list[nn.Module]] = [[]]
-        for layer in self.model:
-            stages[-1].append(layer)
-            if isinstance(layer, nn.ReLU | ResnetBlock):
-                stages.append([])
-        return stages
+        height, width = x.shape[-2:]
+        return self.model(x)[..., :height, :width]
 
 
 class ResnetBlock(nn.Module):
@@ -128,7 +100,7 @@ class ResnetBlock(nn.Module):
         padding, zeros = ([], 1) if pad is nn.ZeroPad2d else ([pad(1)], 0)
 
         def convolve() -> list[nn.Module]:
-            return [*padding, Conv3x3(dim, dim, padding=zeros, bias=use_bias), norm_layer(dim)]
+            return [*padding, nn.Conv2d(dim, dim, 3, padding=zeros, bias=use_bias), norm_layer(dim)]
 
         dropout = [nn.Dropout(0.5)] if use_dropout else []
         self.conv_block = nn.Sequential(*convolve(), nn.ReLU(), *dropout, *convolve())
@@ -138,7 +110,7 @@ class ResnetBlock(nn.Module):
         return x + self.conv_block(x)
 
 
-class UnetGenerator(ChoosesMemoryFormat):
+class UnetGenerator(nn.Module):
     """An encoder and decoder with skip connections (arXiv 1505.04597, as in 1611.07004)."""
 
     def __init__(
@@ -155,7 +127,7 @@ class UnetGenerator(ChoosesMemoryFormat):
         Args:
             input_nc: channels of the input.
             output_nc: channels of the output.
-            num_downs: how often the size is halved, 5 or more (less counts as 5): pictures of
+            num_downs: how often the size is halved, 5 or more (less counts as 5): images of
                 2**num_downs pixels reach 1x1 in the middle.
             ngf: channels of the first layer; the inner ones have 8 * ngf.
             norm_layer: number of channels -> norm layer.
@@ -172,29 +144,21 @@ class UnetGenerator(ChoosesMemoryFormat):
         self.model = nest(output_nc, ngf, input_nc=input_nc, submodule=block, outermost=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate pictures.
-
-        Args:
-            x: (N, input_nc, H, W), H and W multiples of `multiple`.
-
-        Returns:
-            (N, output_nc, H, W) in [-1, 1].
+        """(N, input_nc, H, W) to (N, output_nc, H, W).
 
         Raises:
-            ImageSizeError: H or W is no such multiple.
+            ImageSizeError: H or W is not divisible by `multiple`.
         """
-        height, width = x.shape[-2:]
-        if height % self.multiple or width % self.multiple:
-            raise ImageSizeError(
-                f"this U-Net needs height and width to be multiples of {self.multiple}, not "
-                f"{height}x{width} (height x width) pixels; use --preprocess resize_and_crop with "
-                f"--crop_size a multiple of {self.multiple}, or --netG resnet_9blocks, which "
-                "takes any size"
+        if not torch.jit.is_scripting():
+            remedy = (
+                f"use --preprocess resize_and_crop with --crop_size a multiple of {self.multiple}, "
+                "or --netG resnet_9blocks, which takes any size"
             )
-        return self.leave(self.model(self.enter(x)))
+            check_image_size(x, "U-Net generator", remedy, multiple=self.multiple)
+        return self.model(x)
 
 
-class UnetSkipConnectionBlock(CheckpointsActivations):
+class UnetSkipConnectionBlock(nn.Module):
     """One level of the U-Net: halve, go through `submodule`, double; and the skip around it."""
 
     def __init__(
@@ -223,36 +187,30 @@ class UnetSkipConnectionBlock(CheckpointsActivations):
         super().__init__()
         self.outermost = outermost
         bias = conv_has_bias(norm_layer)
-        down = HalvingConv(input_nc or outer_nc, inner_nc, bias)
-        up = DoublingConv(inner_nc if innermost else 2 * inner_nc, outer_nc, bias or outermost)
+        down = nn.Conv2d(input_nc or outer_nc, inner_nc, 4, 2, 1, bias=bias)
+        wide = inner_nc if innermost else 2 * inner_nc  # with the skip of the level below
+        up = nn.ConvTranspose2d(wide, outer_nc, 4, 2, 1, bias=bias or outermost)
+        inner = [] if submodule is None else [submodule]
+        layers: list[nn.Module]
         if outermost:
-            layers = [down, submodule, nn.ReLU(), up, nn.Tanh()]
+            layers = [down, *inner, nn.ReLU(), up, nn.Tanh()]
         elif innermost:
             layers = [nn.LeakyReLU(0.2), down, nn.ReLU(), up, norm_layer(outer_nc)]
         else:
-            layers = [nn.LeakyReLU(0.2), down, norm_layer(inner_nc), submodule, nn.ReLU(), up]
+            layers = [nn.LeakyReLU(0.2), down, norm_layer(inner_nc), *inner, nn.ReLU(), up]
             layers += [norm_layer(outer_nc)] + ([nn.Dropout(0.5)] if use_dropout else [])
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, outer_nc, H, W) to (N, 2 * outer_nc, H, W); outermost: to (N, outer_nc, H, W)."""
-        if self.outermost and not self.recompute:
+        if self.outermost:
             return self.model(x)
-        layers = list(self.model)
-        if not self.outermost:
-            # The skip carries the activated features: what released checkpoints were trained with.
-            x = layers.pop(0)(x)
-        down, inner, up = _split(layers)
-        y = self.run(up, inner(self.run(down, x)))
-        return y if self.outermost else torch.cat([x, in_layout_of(x, y)], dim=1)
-
-
-def _split(layers: list[nn.Module]) -> tuple[list[nn.Module], nn.Module, list[nn.Module]]:
-    """The layers of a level before its submodule, that (or nothing), and the layers after it."""
-    for place, layer in enumerate(layers):
-        if isinstance(layer, UnetSkipConnectionBlock):
-            return layers[:place], layer, layers[place + 1 :]
-    return layers, nn.Identity(), []
+        skip = x
+        for place, layer in enumerate(self.model):
+            x = layer(x)
+            if place == 0:
+                skip = x  # activated: what released checkpoints were trained with
+        return torch.cat([skip, x], dim=1)
 
 
 class Generator(NamedTuple):

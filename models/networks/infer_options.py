@@ -61,8 +61,8 @@ def _built(options: dict) -> Mapping[str, Tensor]:
             sizes = row["input_nc"], row["output_nc"], row["ngf"]
             return define_G(*sizes, row["netG"], row["norm"], row["dropout"]).state_dict()
         if row.get("netD") in DISCRIMINATORS:
-            sizes = row["channels"], row["ndf"]
-            return define_D(*sizes, row["netD"], row["n_layers_D"], row["norm"]).state_dict()
+            layers = row["netD"], row["n_layers_D"], row["norm"]
+            return define_D(row["channels"], row["ndf"], *layers).state_dict()
     return {}
 
 

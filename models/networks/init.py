@@ -1,6 +1,6 @@
 """Random initial weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -37,7 +37,10 @@ def init_weights(net: nn.Module, init_type: str = "normal", init_gain: float = 0
 
 
 def init_net(
-    net: nn.Module, init_type: str = "normal", init_gain: float = 0.02, gpu_ids=()
+    net: nn.Module,
+    init_type: str = "normal",
+    init_gain: float = 0.02,
+    gpu_ids: Sequence[int] = (),
 ) -> nn.Module:
     """`init_weights`, returning `net`; `gpu_ids` is accepted for old callers and unused."""
     init_weights(net, init_type, init_gain)

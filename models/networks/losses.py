@@ -25,6 +25,9 @@ class GANLoss(nn.Module):
     (1704.00028) has no labels and needs `cal_gradient_penalty` beside it.
     """
 
+    real_label: Tensor
+    fake_label: Tensor
+
     def __init__(
         self, gan_mode: str, target_real_label: float = 1.0, target_fake_label: float = 0.0
     ):
@@ -32,8 +35,8 @@ class GANLoss(nn.Module):
 
         Args:
             gan_mode: a name in `GAN_MODES`.
-            target_real_label: the label of a real picture.
-            target_fake_label: the label of a fake picture.
+            target_real_label: the label of a real image.
+            target_fake_label: the label of a fake image.
 
         Raises:
             ValueError: no such gan_mode.
@@ -73,13 +76,13 @@ def cal_gradient_penalty(
     """The penalty that keeps a critic's slope near `constant` (arXiv 1704.00028).
 
     lambda_gp * mean over the batch of (||grad_x D(x)||_2 - constant)^2, D(x) being the sum of
-    one picture's logits, and x for "mixed" a random point between a real and a fake picture.
+    one image's logits, and x for "mixed" a random point between a real and a fake image.
 
     Args:
         netD: the discriminator.
         real_data: (N, C, H, W).
         fake_data: (N, C, H, W).
-        device: where the pictures are.
+        device: where the images are.
         type: "mixed", "real" or "fake": where the slope is measured.
         constant: the slope wished for.
         lambda_gp: the weight; 0 or less turns the penalty off.

@@ -3,63 +3,22 @@
 from collections.abc import Callable
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from models.networks.cpu_layers.instance_norm import instance_norm
-from models.networks.cpu_layers.normalised import Normalised, is_exact_last
 from util.choices import choose
 
-MANY = 1024  # pixels of a channel; the sum of fewer is exact anyway
 NormLayer = Callable[[int], nn.Module]  # number of channels -> module
 
-
-class InstanceNorm2d(nn.InstanceNorm2d):
-    """nn.InstanceNorm2d with right gradients in every memory layout, and faster."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise each channel of each picture of (N, C, H, W); the layout is kept."""
-        if input.dim() != 4 or self.affine or self.track_running_stats:
-            return super().forward(input.contiguous())
-        return instance_norm(input, self.eps)
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d, as exact in channels_last on a CPU as in the contiguous layout."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise each channel of (N, C, H, W) over the batch; the layout is kept."""
-        pixels = input.numel() // input.shape[1]
-        if not self.training or not self.affine or pixels < MANY or not is_exact_last(input):
-            return super().forward(input)
-        # the batch in channels_last is also one picture with all rows below each other
-        rows = input.permute(0, 2, 3, 1).flatten(0, 1).unsqueeze(0).permute(0, 3, 1, 2)
-        y, mean, variance = Normalised.apply(rows, self.weight, self.bias, self.eps)
-        if self.track_running_stats:
-            self.num_batches_tracked.add_(1)
-            share = self.momentum
-            if share is None:  # a plain average over all batches
-                share = 1 / self.num_batches_tracked.item()
-            self.running_mean.lerp_(mean.flatten(), share)
-            self.running_var.lerp_(variance.flatten() * (pixels / (pixels - 1)), share)
-        y = y.permute(0, 2, 3, 1).unflatten(1, (len(input), -1)).squeeze(0)
-        return y.permute(0, 3, 1, 2)
-
-
 NORMS: dict[str, NormLayer] = {
-    # arXiv 1607.08022; statistics of each picture by itself, in training and in testing alike
-    "instance": partial(InstanceNorm2d, affine=False, track_running_stats=False),
-    # arXiv 1502.03167
-    "batch": partial(BatchNorm2d, affine=True, track_running_stats=True),
-    # the same layer: util/distributed makes it a SyncBatchNorm where several ranks run
-    "syncbatch": partial(BatchNorm2d, affine=True, track_running_stats=True),
+    # arXiv 1607.08022; statistics of each image by itself, in training and in testing alike
+    "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
+    "batch": nn.BatchNorm2d,  # arXiv 1502.03167
+    "syncbatch": nn.BatchNorm2d,  # util/distributed makes it a SyncBatchNorm on several ranks
     "none": nn.Identity,  # takes a layer's place, so that state-dict indices stay as they are
 }
-
 NORM_ALIASES = {"sync_batch": "syncbatch", "sync_instance": "instance"}
-PER_SAMPLE_NORMS = (
-    "instance",
-    "none",
-)  # a batch of several calls' pictures gives what each call gives
+PER_SAMPLE_NORMS = ("instance", "none")
 
 
 def canonical_norm(norm_type: str) -> str:
@@ -82,6 +41,28 @@ def get_norm_layer(norm_type: str = "instance") -> NormLayer:
         ValueError: no such norm.
     """
     return choose(NORMS, canonical_norm(norm_type), "norm")
+
+
+def same_weights(norm_a: str, norm_b: str) -> bool:
+    """Whether weights trained with one norm, a name or an alias, are weights for the other."""
+    return get_norm_layer(norm_a) is get_norm_layer(norm_b)
+
+
+def normalizes_per_sample(net: nn.Module) -> bool:
+    """Whether `net` is known to give each image the same answer in any batch, dropout aside.
+
+    False with a batch norm in it, with running statistics, and with modules that are neither
+    torch's nor of this program.
+    """
+    return all(map(_treats_samples_alone, net.modules()))
+
+
+def _treats_samples_alone(module: nn.Module) -> bool:
+    if isinstance(module, _BatchNorm) or (
+        isinstance(module, _NormBase) and module.track_running_stats
+    ):
+        return False
+    return type(module).__module__.startswith(("torch.nn.", "models.networks."))
 
 
 def conv_has_bias(norm_layer: NormLayer) -> bool:

@@ -1,8 +1,8 @@
-"""The learning rate, epoch by epoch.
+"""LR schedulers: the learning rate, epoch by epoch.
 
-Epochs are counted from 1 and the schedule steps once at the end of each. All policies but
+Epochs are counted from 1 and a scheduler steps once at the end of each. All policies but
 "plateau" are closed forms of the epoch, so a run that starts at epoch 51 has the learning rate
-that an unbroken run has there.
+that an uninterrupted run has there.
 """
 
 import math
@@ -16,7 +16,7 @@ from util.choices import choose
 
 
 def get_scheduler(optimizer: Optimizer, opt: Any) -> LRScheduler | ReduceLROnPlateau:
-    """The schedule of `opt.lr_policy`, set to epoch `opt.epoch_count`.
+    """The LR scheduler of `opt.lr_policy`, set to epoch `opt.epoch_count`.
 
     Call `step()` at the end of each epoch, for "plateau" `step(loss)` with the mean generator
     loss of the epoch. The state dict of the result holds no code and loads with weights_only.

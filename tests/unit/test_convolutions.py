@@ -6,12 +6,10 @@ import torch.nn.functional as F
 from formulas import formula_image
 from torch import nn
 
-from benchmarks.plain_step import PLAIN_NORMS, with_torch_s_convolutions
-from models.networks import GENERATORS, define_G
 from models.networks.cpu_layers import small_maps, winograd
+from models.networks.cpu_layers.norms import BatchNorm2d
 from models.networks.cpu_layers.small_maps import DoublingConv, HalvingConv
-from models.networks.cpu_layers.winograd import Conv3x3, Winograd
-from models.networks.norms import BatchNorm2d
+from models.networks.cpu_layers.winograd import Conv3x3
 
 LAST = torch.channels_last
 
@@ -52,7 +50,7 @@ def test_winograd_is_the_convolution(count, height, width, padding, bias, band, 
     """A band of one number is a band of one row of tiles."""
     monkeypatch.setattr(winograd, "BAND", band)
     torch.manual_seed(0)
-    conv = Conv3x3(5, 7, padding, bias)
+    conv = Conv3x3(5, 7, 3, padding=padding, bias=bias)
     x = formula_image(count, 5, height, width).float().contiguous(memory_format=LAST)
     assert conv._is_faster(x, 1)
 
@@ -66,7 +64,7 @@ def test_winograd_is_the_convolution(count, height, width, padding, bias, band, 
 def test_winograd_is_as_exact_as_torch_s_kernels():
     """256 channels of 32x32, as in a residual block: at most three times the error of either."""
     torch.manual_seed(0)
-    conv = Conv3x3(256, 256, bias=True)
+    conv = Conv3x3(256, 256, 3)
     x = torch.rand(1, 256, 34, 34).contiguous(memory_format=LAST)
     ours = errors(conv, F.conv2d, x)
     winograd.CHANNELS = 10**6
@@ -77,7 +75,7 @@ def test_winograd_is_as_exact_as_torch_s_kernels():
 
 def test_winograd_can_be_differentiated_twice():
     torch.manual_seed(0)
-    conv = Conv3x3(3, 4)
+    conv = Conv3x3(3, 4, 3)
     x = formula_image(2, 3, 8, 8)
 
     def second(convolve, x, weight):
@@ -95,7 +93,7 @@ def test_winograd_can_be_differentiated_twice():
 @pytest.mark.parametrize("frozen", ["input", "weights"])
 @pytest.mark.parametrize("layer", ["convolution", "norm"])
 def test_frozen_inputs_and_weights_get_no_gradients(layer, frozen):
-    layer = Conv3x3(3, 3) if layer == "convolution" else BatchNorm2d(3)
+    layer = Conv3x3(3, 3, 3) if layer == "convolution" else BatchNorm2d(3)
     x = formula_image(1, 3, 34, 34).float().contiguous(memory_format=LAST)
     learning = list(layer.parameters()) if frozen == "input" else [x]
     layer.requires_grad_(frozen == "input")
@@ -110,8 +108,8 @@ def test_frozen_inputs_and_weights_get_no_gradients(layer, frozen):
 def test_bands_cover_each_pixel_once(shape, band, monkeypatch):
     monkeypatch.setattr(winograd, "BAND", band)
     seen = torch.zeros(shape[0], shape[1] - 2)
-    for pictures, band_of_x, band_of_y in winograd.bands(torch.empty(shape, device="meta")):
-        seen[pictures, band_of_y] += 1
+    for images, band_of_x, band_of_y in winograd.bands(torch.empty(shape, device="meta")):
+        seen[images, band_of_y] += 1
         start, end, _ = band_of_y.indices(shape[1] - 2)
         assert (start % 2, end % 2) == (0, 0)
         assert (band_of_x.start, band_of_x.stop) == (start, end + 2)
@@ -119,7 +117,7 @@ def test_bands_cover_each_pixel_once(shape, band, monkeypatch):
 
 
 def test_winograd_is_left_to_channels_last_float32():
-    conv = Conv3x3(4, 4)
+    conv = Conv3x3(4, 4, 3)
     x = torch.zeros(1, 4, 8, 8)
     last = x.contiguous(memory_format=LAST)
     assert conv._is_faster(last, 9)
@@ -147,7 +145,7 @@ PAIRS = {
 @pytest.mark.parametrize("kind", PAIRS)
 def test_products_are_the_convolution(kind, count, height, width, bias, layout, monkeypatch):
     torch.manual_seed(0)
-    conv = kind(5, 6, bias)
+    conv = kind(5, 6, 4, 2, 1, bias=bias)
     x = formula_image(count, 5, height, width).float().contiguous(memory_format=layout)
     with monkeypatch.context() as patch:
         patch.setattr(nn.Conv2d, "forward", never)
@@ -158,43 +156,7 @@ def test_products_are_the_convolution(kind, count, height, width, bias, layout, 
 
 def test_large_maps_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(torch, "mm", never)
-    halve, double = HalvingConv(2, 3), DoublingConv(3, 2)
+    halve, double = HalvingConv(2, 3, 4, 2, 1), DoublingConv(3, 2, 4, 2, 1)
     x = torch.zeros(1, 2, 34, 32)  # 17x16 pixels at the smaller end
     assert small_maps.PIXELS == 256
     assert double(halve(x)).shape == x.shape
-
-
-@pytest.mark.parametrize("netG", ["resnet_6blocks", "unet_128"])
-def test_state_dicts_and_layers_are_those_of_torch_s_convolutions(netG):
-    net = define_G(3, 3, 4, netG, "instance")
-    for layer in net.modules():
-        if isinstance(layer, Conv3x3 | HalvingConv):
-            assert isinstance(layer, nn.Conv2d)
-            twin = nn.Conv2d(
-                layer.in_channels, layer.out_channels, layer.kernel_size,
-                layer.stride, layer.padding, bias=layer.bias is not None,
-            )  # fmt: skip
-            assert twin.state_dict().keys() == layer.state_dict().keys()
-
-
-def test_a_resnet_uses_winograd_and_a_unet_products(monkeypatch):
-    """Otherwise the tests of whole networks would compare torch's kernels with themselves."""
-    used = []
-    monkeypatch.setattr(Winograd, "apply", lambda *a, f=Winograd.apply: used.append("w") or f(*a))
-    monkeypatch.setattr(torch, "mm", lambda *a, f=torch.mm: used.append("mm") or f(*a))
-    for netG, expected in (("resnet_6blocks", ["w"] * 12), ("unet_128", ["mm"] * 10)):
-        net = define_G(3, 3, 4, netG, "instance")
-        net.computes_in_channels_last = True
-        used.clear()
-        net(torch.zeros(1, 3, 128, 128))
-        assert used == expected
-
-
-@pytest.mark.parametrize("netG", ["resnet_6blocks", "unet_128"])
-def test_the_plain_networks_have_torch_s_layers_only(netG):
-    """What benchmarks and tests of gradients compare with must not be ours."""
-    net = with_torch_s_convolutions(
-        GENERATORS[netG].build(3, 3, ngf=4, norm_layer=PLAIN_NORMS["instance"])
-    )
-    leaves = [layer for layer in net.modules() if not list(layer.children())]
-    assert leaves and all(type(layer).__module__.startswith("torch.nn") for layer in leaves)

@@ -86,7 +86,9 @@ def test_the_dropout_of_pix2pix_is_drawn_as_by_a_plain_loop(here, tmp_path):
     networks.define_G(3, 3, 2, "unet_128", "batch", True)  # draws its weights first
     expected = plain_pictures(net, sorted((tmp_path / "d" / "test").iterdir()), 128)
     for stem, picture in expected.items():
-        assert np.array_equal(alone[f"{stem}_fake_B.png"], picture)
+        assert (
+            abs(alone[f"{stem}_fake_B.png"].astype(int) - picture).max() <= 1
+        )  # faster layers round
     assert difference(alone, batched) <= 1
     torch.manual_seed(4)
     other = plain_pictures(net, sorted((tmp_path / "d" / "test").iterdir()), 128)

@@ -1,1 +1,68 @@
-"""Faster layers for CPUs, with the results of torch's own."""
+"""Faster layers with the results of torch's own, swapped in and out of a network in place.
+
+They are for CPUs; their norms and channels_last serve a GPU too. Only classes of modules change:
+parameters, hooks and state-dict keys stay. Nothing else in the program knows of them.
+"""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.networks.cpu_layers.memory_format import IN_CHANNELS_LAST
+from models.networks.cpu_layers.norms import BatchNorm2d, InstanceNorm2d
+from models.networks.cpu_layers.small_maps import DoublingConv, HalvingConv
+from models.networks.cpu_layers.winograd import Conv3x3
+
+NORMS: dict[type, type] = {nn.InstanceNorm2d: InstanceNorm2d, nn.BatchNorm2d: BatchNorm2d}
+CONVOLUTIONS: dict[tuple, type] = {  # class, size of the kernel, stride and padding
+    (nn.Conv2d, (3, 3), (1, 1), (0, 0)): Conv3x3,
+    (nn.Conv2d, (3, 3), (1, 1), (1, 1)): Conv3x3,
+    (nn.Conv2d, (4, 4), (2, 2), (1, 1)): HalvingConv,
+    (nn.ConvTranspose2d, (4, 4), (2, 2), (1, 1)): DoublingConv,
+}
+PLAIN = {faster: plain for plain, faster in (NORMS | IN_CHANNELS_LAST).items()}
+PLAIN |= {faster: plain for (plain, *_), faster in CONVOLUTIONS.items()}
+
+
+def swap_in(net: nn.Module, device: torch.device, precision: str, training: bool = True) -> None:
+    """Let the networks of this program that are in `net` use the faster layers, in place.
+
+    In training they compute in channels_last where that is faster and harmless: in half precision,
+    and in float32 on a CPU unless a norm layer there is not exact in it (SyncBatchNorm, for one; so
+    call this after `distributed.wrap`). Somebody's own networks stay as they are.
+
+    Args:
+        net: a network; may be in DistributedDataParallel.
+        device: where it is.
+        precision: a name in `util.precision.PRECISIONS`.
+        training: False keeps the contiguous memory format, and so the last bit of each image.
+    """
+    swap_out(net)
+    for part in list(net.modules()):
+        if type(part) in IN_CHANNELS_LAST:
+            for layer in part.modules():
+                layer.__class__ = _faster(layer)
+            if training and _gains_by_channels_last(part, device.type, precision):
+                part.__class__ = IN_CHANNELS_LAST[type(part)]
+
+
+def swap_out(net: nn.Module) -> None:
+    """Make the layers in `net` torch's own again, to export it for example."""
+    for module in net.modules():
+        module.__class__ = PLAIN.get(type(module), type(module))
+
+
+def _faster(layer: nn.Module) -> type[nn.Module]:
+    """The faster class for `layer`; its own where there is none."""
+    kind = type(layer)
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        plain = layer.padding_mode == "zeros" and layer.groups == layer.dilation[0] == 1
+        key = (kind, layer.kernel_size, layer.stride, layer.padding)
+        return CONVOLUTIONS.get(key, kind) if plain and not any(layer.output_padding) else kind
+    return NORMS.get(kind, kind)
+
+
+def _gains_by_channels_last(net: nn.Module, device: str, precision: str) -> bool:
+    exact = all(isinstance(m, BatchNorm2d) or not isinstance(m, _BatchNorm) for m in net.modules())
+    half = precision in ("bf16", "fp16")
+    return (device == "cpu" and exact) or (device in ("cpu", "cuda") and half)

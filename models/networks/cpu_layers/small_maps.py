@@ -1,23 +1,19 @@
-"""Convolutions of 4x4 pixels and stride 2 over feature maps of few pixels, for CPUs.
+"""Convolutions of 4x4 pixels, stride 2 and padding 1 over feature maps of few pixels, for CPUs.
 
 In the middle of a U-Net a layer has more weights than its maps have numbers. torch's kernels for
-CPUs put the weights into another order for each call, which takes longer than the work itself; a
-matrix product takes them as they are.
+CPUs reorder the weights for each call, which takes longer than the work itself; a matrix product
+takes them as they are.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PIXELS = 256  # of all pictures of a batch, at the smaller end: up to so many it is faster
+PIXELS = 256  # of all images of a batch, at the smaller end: up to so many it is faster
 
 
 class HalvingConv(nn.Conv2d):
     """nn.Conv2d of 4x4 pixels, stride 2 and padding 1."""
-
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
-        """As nn.Conv2d."""
-        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H // 2, W // 2)."""
@@ -33,15 +29,11 @@ class HalvingConv(nn.Conv2d):
 class DoublingConv(nn.ConvTranspose2d):
     """nn.ConvTranspose2d of 4x4 pixels, stride 2 and padding 1."""
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
-        """As nn.ConvTranspose2d."""
-        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, 2 * H, 2 * W)."""
-        if not _is_faster(input, self.weight, len(input) * input.shape[2] * input.shape[3]):
-            return super().forward(input)
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, 2 * H, 2 * W), without `output_size`."""
         count, _, height, width = input.shape
+        if output_size or not _is_faster(input, self.weight, count * height * width):
+            return super().forward(input, output_size)
         pixels = input.permute(0, 2, 3, 1).flatten(0, 2)
         patches = torch.mm(pixels, self.weight.flatten(1)).unflatten(0, (count, -1)).mT
         y = F.fold(patches, (2 * height, 2 * width), 4, padding=1, stride=2)

@@ -5,8 +5,8 @@ of the input, y = A' ((G w G') * (B' x B)) A, with A' = [1 1 1 0; 0 1 -1 -1] and
 All factors are 0, 1, -1 and 1/2, so float32 stays as exact as in torch's own kernels. cuDNN chooses
 it on GPUs; torch's kernels for CPUs do not have it.
 
-The functions take pictures as (N, H, W, C), which is what channels_last is in memory. Transformed
-pictures are (4, 4, N, tiles down, tiles across, C).
+The functions take images as (N, H, W, C), which is what channels_last is in memory. Transformed
+images are (4, 4, N, tiles down, tiles across, C).
 """
 
 import math
@@ -16,8 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from models.networks.cpu_layers import double_backward
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 LAST = torch.channels_last
 CHANNELS, TILES = 192, 256  # from so many of both on it is faster
@@ -27,19 +26,16 @@ BAND = 2**22  # so many transformed numbers are in work at a time, which is litt
 class Conv3x3(nn.Conv2d):
     """nn.Conv2d of 3x3 pixels and stride 1: faster in channels_last and float32 on a CPU."""
 
-    def __init__(self, in_channels: int, out_channels: int, padding: int = 0, bias: bool = True):
-        """As nn.Conv2d."""
-        super().__init__(in_channels, out_channels, 3, padding=padding, bias=bias)
-
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H + 2 * padding - 2, W + 2 * padding - 2)."""
         count, _, height, width = input.shape
-        height, width = (size + 2 * self.padding[0] - 2 for size in (height, width))
+        padding = int(self.padding[0])
+        height, width = (size + 2 * padding - 2 for size in (height, width))
         if not self._is_faster(input, count * height * width // 4):
             return super().forward(input)
-        down, across = (self.padding[0] + size % 2 for size in (height, width))  # an even output
+        down, across = (padding + size % 2 for size in (height, width))  # an even output
         if down or across:
-            input = F.pad(input, (self.padding[1], across, self.padding[0], down))
+            input = F.pad(input, (padding, across, padding, down))
         y = Winograd.apply(input, self.weight, self.bias)[..., :height, :width]
         return y.contiguous(memory_format=LAST)
 
@@ -79,9 +75,9 @@ class Winograd(torch.autograd.Function):
         """Each step transposed, in opposite order; differentiable where that was asked for."""
         x, weight = ctx.saved_tensors
         of_bias = gradient.sum((0, 2, 3)) if ctx.has_bias else None
-        if torch.is_grad_enabled():
-            of_both = double_backward.gradients(F.conv2d(x, weight), (x, weight), gradient)
-            return *of_both, of_bias
+        if torch.is_grad_enabled():  # in a backward pass only to differentiate it again
+            of_x = conv2d_input(x.shape, weight, gradient)
+            return of_x, conv2d_weight(x, weight.shape, gradient), of_bias
         x = x.permute(0, 2, 3, 1)
         g = gradient.contiguous(memory_format=LAST).permute(0, 2, 3, 1)
         kernels = transformed_kernels(weight)
@@ -99,19 +95,19 @@ class Winograd(torch.autograd.Function):
 
 
 def bands(x: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Some pictures of (N, H, W, C), rows of theirs, and the rows of an output that these make.
+    """Some images of (N, H, W, C), rows of theirs, and the rows of an output that these make.
 
-    They have about `BAND` numbers once transformed: whole pictures, or a part of one.
+    They have about `BAND` numbers once transformed: whole images, or a part of one.
     """
     count, rows, columns, channels = x.shape
     down, across = rows // 2 - 1, columns // 2 - 1
     of_one = 16 * down * across * channels
-    pictures = max(1, BAND // of_one)
+    images = max(1, BAND // of_one)
     step = 2 * math.ceil(down / max(1, round(of_one / BAND)))
-    for first in range(0, count, pictures):
+    for first in range(0, count, images):
         for start in range(0, rows - 2, step):
             end = min(start + step, rows - 2)
-            yield slice(first, first + pictures), slice(start, end + 2), slice(start, end)
+            yield slice(first, first + images), slice(start, end + 2), slice(start, end)
 
 
 def kernel_matrix(weight: Tensor) -> Tensor:

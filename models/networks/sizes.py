@@ -1,0 +1,37 @@
+"""Which sizes of images a network can take."""
+
+import torch
+from torch import Tensor
+
+from util.errors import ImageSizeError
+
+
+def size_problem(height: int, width: int, multiple: int = 1, minimum: int = 1) -> str | None:
+    """What a network needs that images of this size do not have; None if it can take them.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        multiple: both must be divisible by it ...
+        minimum: ... and at least this; `GENERATORS` and `DISCRIMINATORS` have both numbers.
+    """
+    if height % multiple or width % multiple:
+        return f"needs height and width to be multiples of {multiple}"
+    if min(height, width) < minimum:
+        return f"needs a height and width of {minimum} or more"
+    return None
+
+
+def check_image_size(
+    x: Tensor, network: str, remedy: str, multiple: int = 1, minimum: int = 1
+) -> None:
+    """Raise ImageSizeError, which names `network` and `remedy`, if it cannot take (N, C, H, W)."""
+    if torch.jit.is_tracing():  # a size is part of the trace there
+        return
+    height, width = x.shape[-2:]
+    problem = size_problem(height, width, multiple, minimum)
+    if problem:
+        raise ImageSizeError(
+            f"an image of {height}x{width} (height x width) pixels does not fit the {network}, "
+            f"which {problem}; {remedy}"
+        )
