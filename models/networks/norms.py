@@ -26,11 +26,6 @@ def canonical_norm(norm_type: str) -> str:
     return NORM_ALIASES.get(norm_type, norm_type)
 
 
-def same_weights(norm_a: str, norm_b: str) -> bool:
-    """Whether networks with the one norm layer and with the other hold the same weights."""
-    return norm_a == norm_b or {norm_a, norm_b} == {"batch", "syncbatch"}
-
-
 def get_norm_layer(norm_type: str = "instance") -> NormLayer:
     """A function that makes the norm layer for a number of channels.
 
