@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import nn
 from torch.nn import Identity
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.networks.discriminators import DISCRIMINATORS, NLayerDiscriminator, PixelDiscriminator
 from models.networks.generators import (
@@ -55,7 +56,14 @@ __all__ = [
     "get_scheduler",
     "init_net",
     "init_weights",
+    "normalizes_per_sample",
 ]
+
+
+def normalizes_per_sample(net: nn.Module) -> bool:
+    """Stand-in."""
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    return not any(norm.training or norm.running_mean is None for norm in norms)
 
 
 def define_G(
