@@ -4,11 +4,12 @@ import torch
 from torch import nn
 
 
-def swap_in(net: nn.Module, device: torch.device, precision: str) -> None:
+def swap_in(net: nn.Module, device: torch.device, precision: str, training: bool = True) -> None:
     """Stand-in."""
     from models.networks.cpu_layers import speed
 
-    speed.choose_layouts([net], device, precision)
+    if training:
+        speed.choose_layouts([net], device, precision)
 
 
 def swap_out(net: nn.Module) -> None:
