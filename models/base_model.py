@@ -4,7 +4,6 @@ import argparse
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +16,7 @@ from models.networks import cpu_layers, infer_options
 from models.networks.activation_checkpointing import checkpoint_activations
 from util import checkpoint, distributed, precision
 from util.checkpoint.train_state import stateful
-from util.errors import ImageSizeError, UserError
+from util.errors import UserError
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -133,11 +132,11 @@ class BaseModel(ABC):
 
     def _compile(self, opt: argparse.Namespace) -> None:
         fixed = self.isTrain and "crop" in opt.preprocess
-        parts = opt.accumulate if self.isTrain else 1
-        reason = precision.why_no_graphs(self.device, fixed, parts)
-        self._records_graphs = self.isTrain and reason is None
-        if self.isTrain and self.device.type == "cuda" and reason:
-            distributed.print0(f"--compile: no CUDA graphs, because {reason}")
+        if self.isTrain:
+            reason = precision.why_no_graphs(self.device, fixed, opt.accumulate)
+            self._records_graphs = reason is None
+            if self.device.type == "cuda" and reason:
+                distributed.print0(f"--compile: no CUDA graphs, because {reason}")
         nets = map(distributed.unwrap, self.named_networks().values())
         precision.compile_networks(nets, self._records_graphs, fixed)
 
@@ -154,7 +153,7 @@ class BaseModel(ABC):
         size = opt.batch_size // opt.accumulate if opt.accumulate > 1 else None
         if self._records_graphs:
             precision.next_step()
-        with step.shortage_explained(opt, batch), self._images_named():
+        with step.shortage_explained(opt, batch), step.images_named(self.get_image_paths):
             self._micro_batches = step.MicroBatches(self, batch, size)
             with precision.autocast(self.device, opt.precision):
                 self.optimize_parameters()
@@ -199,15 +198,6 @@ class BaseModel(ABC):
         if self._micro_batches and len(self._micro_batches) > 1 and self._micro_batches.weight:
             raise step.wrong_step(self)
 
-    @contextmanager
-    def _images_named(self) -> Iterator[None]:
-        """Within this block an image that a network cannot take is named in the error."""
-        try:
-            yield
-        except ImageSizeError as error:
-            paths = ", ".join(str(path) for path in self.get_image_paths()[:4])
-            raise UserError(f"in the batch of {paths}: {error}") from None
-
     def named_networks(self) -> Mapping[str, nn.Module]:
         """The networks by name, read-only."""
         return self._view("model_names", "net")
@@ -243,7 +233,7 @@ class BaseModel(ABC):
 
     def test(self) -> None:
         """Compute the output images and visuals, without gradients."""
-        with torch.no_grad(), self._images_named():
+        with torch.no_grad(), step.images_named(self.get_image_paths):
             with precision.autocast(self.device, self.opt.precision):
                 self.forward()
             self.compute_visuals()
@@ -262,12 +252,14 @@ class BaseModel(ABC):
             self._generator_loss_count += 1
 
     def update_learning_rate(self) -> None:
-        """Step the schedules; called at the end of every epoch."""
+        """Step the LR schedulers; called at the end of every epoch."""
         if self._generator_loss_count:
             mean = self._generator_loss_sum / self._generator_loss_count
             self.metric = distributed.mean({"metric": mean})["metric"]
             self._generator_loss_sum, self._generator_loss_count = 0.0, 0
-        with warnings.catch_warnings():  # a run may go on after an epoch's last step, before this
+        with (
+            warnings.catch_warnings()
+        ):  # a run may be resumed after an epoch's last step, before this
             warnings.filterwarnings("ignore", ".*before `optimizer.step", UserWarning)
             for scheduler in self.schedulers:
                 plateau = isinstance(scheduler, ReduceLROnPlateau)
@@ -276,11 +268,11 @@ class BaseModel(ABC):
     def _generator_loss(self) -> Tensor | float:
         """`self.loss_G` where there is one, else the sum of all losses but the discriminators'."""
         if hasattr(self, "loss_G"):
-            parts = [self.loss_G]
+            terms = [self.loss_G]
         else:
             losses = self.named_losses()
-            parts = [v for k, v in losses.items() if k != "D" and not k.startswith("D_")]
-        return sum(part.detach() if isinstance(part, Tensor) else part for part in parts)
+            terms = [v for k, v in losses.items() if k != "D" and not k.startswith("D_")]
+        return sum(term.detach() if isinstance(term, Tensor) else term for term in terms)
 
     def get_current_losses(self) -> dict[str, float]:
         """The losses of the last step as numbers, averaged over ranks; waits for the device."""

@@ -1,4 +1,4 @@
-"""A step of training: loss scaling, gradient accumulation, fused optimizers, memory that runs out.
+"""A step of training: loss scaling, gradient accumulation, batched calls, failures explained.
 
 `BaseModel.train_on` puts these around a model's `optimize_parameters`.
 """
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from models import networks
 from util import distributed
-from util.errors import UserError
+from util.errors import ImageSizeError, UserError
 
 Batch = Mapping[str, Any]
 
@@ -232,9 +232,19 @@ def call_batched(net: nn.Module, *batches: Tensor) -> Sequence[Tensor]:
     return [net(batch) for batch in batches]
 
 
-# ---- memory that runs out --------------------------------------------------------------------
+# ---- failures explained ----------------------------------------------------------------------
 
 TEXTS = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA, MPS; the CPU's
+
+
+@contextmanager
+def images_named(paths: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Within this block an image that a network cannot take is named in the error."""
+    try:
+        yield
+    except ImageSizeError as error:
+        names = ", ".join(str(path) for path in paths()[:4])
+        raise UserError(f"in the batch of {names}: {error}") from None
 
 
 @contextmanager
