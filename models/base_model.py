@@ -4,6 +4,7 @@ import argparse
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -293,13 +294,15 @@ class BaseModel(ABC):
     def save_networks(self, tag: str | int) -> None:
         """Save every network as `{tag}_net_{NAME}.pth`."""
         for name, net in self.named_networks().items():
-            checkpoint.save_weights(net, checkpoint.weights_path(self.save_dir, tag, name))
+            checkpoint.save_weights(
+                net, checkpoint.weights_path(Path(self.save_dir), str(tag), name)
+            )
 
     @distributed.main_only  # setup sends the weights to the other ranks
     def load_networks(self, tag: str | int) -> None:
         """Load every network from `{tag}_net_{NAME}.pth`; UserError where that cannot be."""
         for name, net in self.named_networks().items():
-            path = checkpoint.weights_path(self.save_dir, tag, name)
+            path = checkpoint.weights_path(Path(self.save_dir), str(tag), name)
             checkpoint.load_weights(net, path, explain=infer_options.differences)
             distributed.print0(f"loaded {path}")
 

@@ -70,7 +70,7 @@ def fuse(optimizers: Iterable[Optimizer]) -> None:
             if not asked and all(_fusible(parameter) for parameter in group["params"]):
                 group["fused"] = True
         if all(group["fused"] for group in optimizer.param_groups):
-            optimizer._step_supports_amp_scaling = True  # as its constructor does
+            optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]  # as fused=True does
 
 
 def _fusible(parameter: nn.Parameter) -> bool:

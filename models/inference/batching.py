@@ -6,7 +6,7 @@ those of its image, so batch norm is instance norm there, and can be that in any
 
 import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 MODELS = ("test_model", "pix2pix_model", "cycle_gan_model", "colorization_model", "template_model")
 OWN = {"models.base_model", *(f"models.{name}" for name in MODELS)}
 METHODS = ("set_input", "forward", "test", "compute_visuals")
-LAYERS = ("torch.nn.modules.", "models.networks.")
+LAYERS = ("torch.nn.modules.", "models.networks.", "models.inference.")
 
 Batch = dict[str, Any]
 
@@ -81,7 +81,7 @@ def _is_supported(module: nn.Module) -> bool:
     return type(module).__module__.startswith(LAYERS)
 
 
-def _mixes_images(module: nn.Module) -> bool:
+def _mixes_images(module: nn.Module) -> TypeGuard[_BatchNorm]:
     return isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
 
 

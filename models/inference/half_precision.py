@@ -37,7 +37,7 @@ def _halve(net: nn.Module, dtype: torch.dtype) -> None:
         if isinstance(module, (_ConvNd, nn.Linear)):
             module.to(dtype)
     net.to(memory_format=torch.channels_last)
-    net.forward = _computing_in(net.forward, dtype)  # type: ignore[method-assign]
+    net.forward = _computing_in(net.forward, dtype)
 
 
 def _computing_in(forward: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable:
