@@ -2,7 +2,7 @@
 
     python test.py --dataroot ./datasets/demo --name demo --model pix2pix
 
-The network options are read from what training saved beside the weights. The pictures and the page
+The network options are read from what training saved beside the weights. The images and the page
 go to results/NAME/PHASE_EPOCH.
 """
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from data import create_dataset
 from data.loader import Loader
 from models import create_model
-from models.base_model import BaseModel, naming_images
+from models.base_model import BaseModel
 from models.inference import half_precision
 from models.inference.batching import ImageBatches
 from options.test_options import TestOptions, one_by_one
@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     loader = create_dataset(one_by_one(opt))
     model = ready_model(opt)
     batches = ImageBatches(model, opt.batch_size, opt.compile)
-    if batches.objection:
-        distributed.print0(f"--batch_size {opt.batch_size} stays at 1: {batches.objection}")
+    if batches.remark:
+        distributed.print0(f"--batch_size {opt.batch_size} {batches.remark}")
     folder = results_folder(opt)
     save_options(opt, folder)
     count = test_images(model, loader, batches, opt, folder)
@@ -68,7 +68,7 @@ def test_images(
     """
     count = int(min(len(loader), opt.num_test))
     bar = tqdm(total=count, unit="image", disable=not sys.stderr.isatty())
-    with Results(opt, folder) as results, naming_images(model), bar:
+    with Results(opt, folder) as results, bar:
         for batch in batches.of(itertools.islice(loader, count)):
             model.set_input(batch)
             model.test()

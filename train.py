@@ -3,7 +3,7 @@
     python train.py --dataroot ./datasets/demo --name demo --model pix2pix --direction BtoA
 
 `python train.py --model NAME --help` lists the options. The weights, the log of the losses and a
-page with curves and pictures go to checkpoints/NAME.
+page with curves and images go to checkpoints/NAME.
 """
 
 import argparse
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from data import create_dataset
 from models import create_model
-from models.base_model import naming_images
 from options.train_options import TrainOptions
 from util import checkpoint, distributed, precision, rng
 from util.training.progress import Progress
@@ -38,7 +37,7 @@ def train(opt: argparse.Namespace) -> None:
         f"{len(loader)} images, epochs {opt.epoch_count} to {opt.n_epochs + opt.n_epochs_decay}, "
         f"seed {opt.seed}"
     )
-    with Progress(opt, model, loader) as progress, naming_images(model):
+    with Progress(opt, model, loader) as progress:
         for epoch in progress.epochs():
             for batch in progress.batches(epoch):
                 model.train_on(batch)

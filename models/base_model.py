@@ -4,50 +4,22 @@ import argparse
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from models import networks
-from models.fused_adam import fuse
+from models import networks, step
 from models.networks import cpu_layers, infer_options
 from models.networks.activation_checkpointing import checkpoint_activations
-from models.step import GradientScaler, Parts, held, scaled_backward, stepping_through
-from util import checkpoint, device_memory, distributed, precision
-from util.errors import ImageSizeError, UserError
+from util import checkpoint, distributed, precision
+from util.checkpoint.train_state import stateful
+from util.errors import UserError
 
 HALF = (torch.bfloat16, torch.float16)
-
-
-@contextmanager
-def frozen(*nets: nn.Module) -> Iterator[None]:
-    """Within this block the networks get no gradients, which saves computing them."""
-    BaseModel.set_requires_grad(nets, False)
-    try:
-        yield
-    finally:
-        BaseModel.set_requires_grad(nets, True)
-
-
-@contextmanager
-def naming_images(model: "BaseModel") -> Iterator[None]:
-    """Within this block an image that a network cannot take is named in the error."""
-    try:
-        yield
-    except ImageSizeError as error:
-        paths = ", ".join(str(path) for path in model.get_image_paths()[:4])
-        raise UserError(f"in the batch of {paths}: {error}") from None
-
-
-def _size_of(batch: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of the pictures in a batch, the first that there are."""
-    for value in batch.values():
-        if isinstance(value, Tensor) and value.dim() == 4:
-            return value.shape[-2], value.shape[-1]
-    return None
 
 
 def check_discriminator(opt: argparse.Namespace) -> Iterator[str]:
@@ -68,10 +40,12 @@ class BaseModel(ABC):
     - `model_names`: the network NAME is `self.netNAME`, saved as `{tag}_net_NAME.pth`;
     - `visual_names`: after a step (or a test) the image NAME is `self.NAME`, (N, C, H, W) in
       [-1, 1];
-    - `optimizers`: the learning rate schedule drives each of them,
+    - `optimizers`: the LR scheduler drives each of them,
 
     and implements `set_input`, `forward` and `optimize_parameters`. models/template_model.py is a
-    worked example.
+    worked example. For --precision fp16 and --accumulate, `optimize_parameters` calls
+    `self.backward(loss)` in place of `loss.backward()`; for the latter it does so for each of
+    `self.micro_batches()`, and `visual_sources` names the images that `compute_visuals` needs.
     """
 
     def __init__(self, opt: argparse.Namespace):
@@ -84,6 +58,7 @@ class BaseModel(ABC):
         self.loss_names: list[str] = []
         self.model_names: list[str] = []
         self.visual_names: list[str] = []
+        self.visual_sources: list[str] = []
         self.optimizers: list[torch.optim.Optimizer] = []
         self.schedulers: list[Any] = []
         self.image_paths: list[str] = []
@@ -91,8 +66,9 @@ class BaseModel(ABC):
         self._generator_loss_sum: Tensor | float = 0.0
         self._generator_loss_count = 0
         self._records_graphs = False  # compiled networks, in CUDA graphs
-        self._parts: Parts | None = None  # while a batch is computed in parts
-        self.gradient_scaler = GradientScaler(
+        self._micro_batches: step.MicroBatches | None = None  # in a step of `train_on`
+        self._in_backward = False
+        self.gradient_scaler = step.GradientScaler(
             opt.device.type, enabled=self.isTrain and precision.PRECISIONS[opt.precision].scaled
         )
 
@@ -123,115 +99,105 @@ class BaseModel(ABC):
         """Compute losses and gradients and update the weights: one step of training."""
 
     def setup(self, opt: argparse.Namespace) -> None:
-        """Make the model ready: load weights where asked for, schedules, device, ranks."""
+        """Make the model ready: weights where asked for, device, ranks, faster layers."""
         names = self.named_networks()
         weights_only = self.isTrain and opt.continue_train and opt.saved_run is None
         if not self.isTrain or weights_only:  # a training state has the weights, too
             self.load_networks(checkpoint.tag(opt))
-        for value in vars(self).values():
-            if isinstance(value, nn.Module):  # losses, and networks that are not saved, as well
-                value.to(self.device)
+        for net in self._modules():  # losses, and networks that are not saved, as well
+            net.to(self.device)
         if self.isTrain:
-            self._make_fast(opt)
             for name, net in names.items():
                 setattr(self, f"net{name}", distributed.wrap(net, norm=opt.norm))
-            self.schedulers = [networks.get_scheduler(o, opt) for o in self.optimizers]
-        for net in [value for value in vars(self).values() if isinstance(value, nn.Module)]:
+        for net in self._modules():
             cpu_layers.swap_in(net, self.device, opt.precision, training=self.isTrain)
+        if self.isTrain:
+            self._prepare_step(opt)
         if opt.compile:
             self._compile(opt)
         self.print_networks(opt.verbose)
 
-    def _make_fast(self, opt: argparse.Namespace) -> None:
-        """Fused optimizers, and what saves memory; all is on its device."""
-        nets = [net for net in vars(self).values() if isinstance(net, nn.Module)]
-        fuse(self.optimizers)
+    def _modules(self) -> list[nn.Module]:
+        """All there are, in lists and dicts as well, without their wrappers."""
+        return [thing for _, thing in stateful(self) if isinstance(thing, nn.Module)]
+
+    def _prepare_step(self, opt: argparse.Namespace) -> None:
         if opt.checkpoint_activations:
-            for net in nets:
+            for net in self._modules():
                 checkpoint_activations(net)
-        if opt.accumulate > 1 and not self._splits_batches and len(self.optimizers) != 1:
-            raise UserError(
-                f"--accumulate {opt.accumulate}: {type(self).__name__} has "
-                f"{len(self.optimizers)} optimizers and does not say in which order they meet the "
-                "parts of a batch; use a smaller --batch_size, or write its optimize_parameters as "
-                "in models/pix2pix_model.py, with @in_parts and self.parts()"
-            )
+        step.fuse(self.optimizers)
+        if opt.accumulate > 1 or self.gradient_scaler.is_enabled():
+            step.watch(self.optimizers, self._check_gradient, self._check_step)
+        self.gradient_scaler.attach(self.optimizers)
+        self.schedulers = [networks.get_scheduler(o, opt) for o in self.optimizers]
 
     def _compile(self, opt: argparse.Namespace) -> None:
         fixed = self.isTrain and "crop" in opt.preprocess
-        parts = opt.accumulate if self.isTrain else 1
-        reason = precision.why_no_graphs(self.device, fixed, parts)
-        self._records_graphs = self.isTrain and reason is None
-        if self.isTrain and self.device.type == "cuda" and reason:
-            distributed.print0(f"--compile: no CUDA graphs, because {reason}")
+        if self.isTrain:
+            reason = precision.why_no_graphs(self.device, fixed, opt.accumulate)
+            self._records_graphs = reason is None
+            if self.device.type == "cuda" and reason:
+                distributed.print0(f"--compile: no CUDA graphs, because {reason}")
         nets = map(distributed.unwrap, self.named_networks().values())
         precision.compile_networks(nets, self._records_graphs, fixed)
 
-    @property
-    def _splits_batches(self) -> bool:
-        return getattr(type(self).optimize_parameters, "in_parts", False)
-
     def train_on(self, batch: Mapping[str, Any]) -> None:
-        """One step of training, as the options say: precision, batch in parts, scaled gradients.
+        """One step of training, as the options say.
 
         Args:
             batch: of the dataset.
 
         Raises:
-            UserError: memory ran out.
+            UserError: memory ran out, or an image has a size that a network cannot take.
         """
         opt = self.opt
+        size = opt.batch_size // opt.accumulate if opt.accumulate > 1 else None
         if self._records_graphs:
             precision.next_step()
-        if opt.accumulate > 1:
-            self._parts = Parts(self, batch, max(1, opt.batch_size // opt.accumulate))
-        with (
-            device_memory.shortage_explained(opt, lambda: _size_of(batch)),
-            stepping_through(self.gradient_scaler, self.optimizers),
-            self._scaled_backward(),
-        ):
-            if self._parts is None:
-                self.set_input(batch)
+        with step.shortage_explained(opt, batch), step.images_named(self.get_image_paths):
+            self._micro_batches = step.MicroBatches(self, batch, size)
             with precision.autocast(self.device, opt.precision):
-                self._optimize()
-        if self._parts is not None:
-            self._parts.join()
-            self._parts = None
-
-    def _optimize(self) -> None:
-        if self._parts is None or self._splits_batches:
-            self.optimize_parameters()
-            return
-        zeroed = [*self.optimizers, *self.named_networks().values()]
-        last = len(self._parts.batches) - 1
-        for place in self._parts.visit():
-            with (
-                held(zeroed if place else (), "zero_grad"),
-                held(self.optimizers if place < last else (), "step"),
-            ):
                 self.optimize_parameters()
+        self.gradient_scaler.update()
+        self._micro_batches = None
 
-    def _scaled_backward(self) -> AbstractContextManager:
-        if self._parts is None and not self.gradient_scaler.is_enabled():
-            return nullcontext()
-        return scaled_backward(self._scale)
+    def micro_batches(self) -> Iterable[int]:
+        """The parts of the batch that --accumulate asks for, one after the other in the model.
 
-    def _scale(self, loss: Tensor) -> Tensor:
-        weight = self._parts.weight if self._parts else 1
-        return self.gradient_scaler.scale(loss) * weight
-
-    def parts(self) -> Iterable[int]:
-        """The parts of the batch, one after the other put into the model: --accumulate.
-
-        For an `optimize_parameters` that is decorated with `in_parts`. Without --accumulate the
-        batch is one part, which is there already.
+        For a loop in `optimize_parameters` around `forward` and `self.backward(loss)`, of a loss
+        that is a mean over images; `optimizer.step()` comes after the loop. Without --accumulate
+        the batch is one part.
         """
-        return self._parts.visit() if self._parts else (0,)
+        return self._micro_batches or (0,)
 
     @property
-    def in_parts(self) -> bool:
-        """Whether the batch has more than one part: only images are kept of those passed by."""
-        return self._parts is not None and len(self._parts.batches) > 1
+    def is_accumulating(self) -> bool:
+        """Whether the batch has several parts."""
+        return self._micro_batches is not None and len(self._micro_batches) > 1
+
+    def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
+        """`loss.backward()`, of the loss as --precision fp16 and --accumulate need it.
+
+        Args:
+            loss: a scalar; scaled for float16, and weighted by the micro-batch's share of images.
+            retain_graph: as in torch.
+        """
+        weight = self._micro_batches.weight if self._micro_batches else 1
+        if weight is None:
+            raise step.wrong_step(self)
+        self._in_backward = True
+        self.gradient_scaler.scale(loss if weight == 1 else loss * weight).backward(
+            retain_graph=retain_graph
+        )
+        self._in_backward = False
+
+    def _check_gradient(self, parameter: Tensor) -> None:
+        if not self._in_backward:
+            raise step.wrong_step(self)
+
+    def _check_step(self, *_: Any) -> None:
+        if self._micro_batches and len(self._micro_batches) > 1 and self._micro_batches.weight:
+            raise step.wrong_step(self)
 
     def named_networks(self) -> Mapping[str, nn.Module]:
         """The networks by name, read-only."""
@@ -268,7 +234,7 @@ class BaseModel(ABC):
 
     def test(self) -> None:
         """Compute the output images and visuals, without gradients."""
-        with torch.no_grad():
+        with torch.no_grad(), step.images_named(self.get_image_paths):
             with precision.autocast(self.device, self.opt.precision):
                 self.forward()
             self.compute_visuals()
@@ -287,25 +253,27 @@ class BaseModel(ABC):
             self._generator_loss_count += 1
 
     def update_learning_rate(self) -> None:
-        """Step the schedules; called at the end of every epoch."""
+        """Step the LR schedulers; called at the end of every epoch."""
         if self._generator_loss_count:
             mean = self._generator_loss_sum / self._generator_loss_count
             self.metric = distributed.mean({"metric": mean})["metric"]
             self._generator_loss_sum, self._generator_loss_count = 0.0, 0
-        with warnings.catch_warnings():  # a run may go on after an epoch's last step, before this
+        with (
+            warnings.catch_warnings()
+        ):  # a run may be resumed after an epoch's last step, before this
             warnings.filterwarnings("ignore", ".*before `optimizer.step", UserWarning)
             for scheduler in self.schedulers:
-                plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+                plateau = isinstance(scheduler, ReduceLROnPlateau)
                 scheduler.step(*([self.metric] if plateau else []))
 
     def _generator_loss(self) -> Tensor | float:
         """`self.loss_G` where there is one, else the sum of all losses but the discriminators'."""
         if hasattr(self, "loss_G"):
-            parts = [self.loss_G]
+            terms = [self.loss_G]
         else:
             losses = self.named_losses()
-            parts = [v for k, v in losses.items() if k != "D" and not k.startswith("D_")]
-        return sum(part.detach() if isinstance(part, Tensor) else part for part in parts)
+            terms = [v for k, v in losses.items() if k != "D" and not k.startswith("D_")]
+        return sum(term.detach() if isinstance(term, Tensor) else term for term in terms)
 
     def get_current_losses(self) -> dict[str, float]:
         """The losses of the last step as numbers, averaged over ranks; waits for the device."""
@@ -326,13 +294,15 @@ class BaseModel(ABC):
     def save_networks(self, tag: str | int) -> None:
         """Save every network as `{tag}_net_{NAME}.pth`."""
         for name, net in self.named_networks().items():
-            checkpoint.save_weights(net, checkpoint.weights_path(self.save_dir, tag, name))
+            checkpoint.save_weights(
+                net, checkpoint.weights_path(Path(self.save_dir), str(tag), name)
+            )
 
     @distributed.main_only  # setup sends the weights to the other ranks
     def load_networks(self, tag: str | int) -> None:
         """Load every network from `{tag}_net_{NAME}.pth`; UserError where that cannot be."""
         for name, net in self.named_networks().items():
-            path = checkpoint.weights_path(self.save_dir, tag, name)
+            path = checkpoint.weights_path(Path(self.save_dir), str(tag), name)
             checkpoint.load_weights(net, path, explain=infer_options.differences)
             distributed.print0(f"loaded {path}")
 

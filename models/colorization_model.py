@@ -37,6 +37,7 @@ class ColorizationModel(Pix2PixModel):
         """Show the grey image, the true colours and the generated ones."""
         super().__init__(opt)
         self.visual_names = ["real_A", "real_B_rgb", "fake_B_rgb"]
+        self.visual_sources = ["real_B", "fake_B"]
 
     def compute_visuals(self) -> None:
         """Turn L with the real and with the generated ab into colour images."""

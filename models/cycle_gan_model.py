@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from models import networks
-from models.base_model import BaseModel, check_discriminator, frozen
-from models.step import in_parts
+from models.base_model import BaseModel, check_discriminator
+from models.step import batches_alike, call_batched, frozen
 from util.image_pool import ImagePool
 
 
@@ -26,6 +26,8 @@ class CycleGANModel(BaseModel):
     """Two generators, each undoing the other, against two PatchGAN discriminators."""
 
     needs = ("A", "B")
+    idt_A: Tensor  # G_A(B), which identity compares with B
+    idt_B: Tensor
 
     @staticmethod
     def modify_commandline_options(
@@ -81,9 +83,6 @@ class CycleGANModel(BaseModel):
         )
 
     def _build_training(self, opt: argparse.Namespace) -> None:
-        # compiled code for the norm of several pictures is slow on a CPU (docs/performance.md)
-        compiled_on_cpu = opt.compile and opt.device.type == "cpu"
-        self._per_picture = opt.norm in networks.PER_SAMPLE_NORMS and not compiled_on_cpu
         self._identities: tuple[Tensor, ...] | None = None  # made by forward on the way
         self.loss_names = ["D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B"]
         if opt.lambda_identity > 0:
@@ -113,7 +112,8 @@ class CycleGANModel(BaseModel):
 
     def forward(self) -> None:
         """Both translations, and both ways back; in training the identities on the way."""
-        if self._calls_can_be_joined():
+        nets = (self.netG_A, self.netG_B) if self.isTrain and torch.is_grad_enabled() else ()
+        if nets and all(batches_alike(net, self.real_A, self.real_B) for net in nets):
             self._forward_in_three_calls()
             return
         self.fake_B = self.netG_A(self.real_A)
@@ -121,39 +121,28 @@ class CycleGANModel(BaseModel):
         self.fake_A = self.netG_B(self.real_B)
         self.rec_B = self.netG_A(self.fake_A)
 
-    def _calls_can_be_joined(self) -> bool:
-        """Whether a network gives each picture the same answer alone and in a batch."""
-        alike = self.real_A.shape == self.real_B.shape
-        return alike and self.isTrain and torch.is_grad_enabled() and self._per_picture
-
     def _forward_in_three_calls(self) -> None:
         """What six calls compute: each network takes at once all that waits for it."""
         identity = self.opt.lambda_identity > 0
-        own = [self.real_B] if identity else []
-        self.fake_B, *idt_A = self._joined(self.netG_A, self.real_A, *own)
-        own = [self.real_A] if identity else []
-        self.rec_A, self.fake_A, *idt_B = self._joined(self.netG_B, self.fake_B, self.real_B, *own)
+        own_A, own_B = ([self.real_A], [self.real_B]) if identity else ([], [])
+        self.fake_B, *idt_A = call_batched(self.netG_A, self.real_A, *own_B)
+        self.rec_A, self.fake_A, *idt_B = call_batched(
+            self.netG_B, self.fake_B, self.real_B, *own_A
+        )
         self.rec_B = self.netG_A(self.fake_A)
         self._identities = (*idt_A, *idt_B) or None
-
-    @staticmethod
-    def _joined(net: nn.Module, *batches: Tensor) -> tuple[Tensor, ...]:
-        return net(torch.cat(batches)).split([len(batch) for batch in batches])
 
     def backward_D_basic(self, netD: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Half of D's loss on real and generated images, which slows D down (section 4)."""
         fake = fake.detach()
-        if self._per_picture and real.shape == fake.shape:
-            of_real, of_fake = self._joined(netD, real, fake)
-        else:
-            of_real, of_fake = netD(real), netD(fake)
+        of_real, of_fake = call_batched(netD, real, fake)
         loss_D = (self.criterionGAN(of_real, True) + self.criterionGAN(of_fake, False)) * 0.5
         if self.opt.gan_mode == "wgangp":
             penalty, _ = networks.cal_gradient_penalty(
                 netD, real, fake, self.device, lambda_gp=self.opt.lambda_gp
             )
             loss_D = loss_D + penalty * 0.5
-        loss_D.backward()
+        self.backward(loss_D)
         return loss_D
 
     def backward_D_A(self) -> None:
@@ -178,29 +167,31 @@ class CycleGANModel(BaseModel):
             self.loss_G_A + self.loss_G_B + self.loss_cycle_A + self.loss_cycle_B
             + self.loss_idt_A + self.loss_idt_B
         )  # fmt: skip
-        self.loss_G.backward()
+        self.backward(self.loss_G)
 
     def _identity_losses(self) -> tuple[Tensor | float, Tensor | float]:
         opt = self.opt
         if opt.lambda_identity <= 0:
             return 0.0, 0.0
-        joined, self._identities = self._identities, None
-        self.idt_A, self.idt_B = joined or (self.netG_A(self.real_B), self.netG_B(self.real_A))
+        batched, self._identities = self._identities, None
+        self.idt_A, self.idt_B = batched or (self.netG_A(self.real_B), self.netG_B(self.real_A))
         idt_A = self.criterionIdt(self.idt_A, self.real_B) * opt.lambda_B * opt.lambda_identity
         idt_B = self.criterionIdt(self.idt_B, self.real_A) * opt.lambda_A * opt.lambda_identity
         return idt_A, idt_B
 
-    @in_parts
     def optimize_parameters(self) -> None:
         """One step of both generators, then one of both discriminators."""
+        fakes = []
         with frozen(self.netD_A, self.netD_B):
             self.optimizer_G.zero_grad()
-            for _ in self.parts():
+            for _ in self.micro_batches():
                 self.forward()
                 self.backward_G()
+                fakes.append((self.fake_A.detach(), self.fake_B.detach()))
             self.optimizer_G.step()
         self.optimizer_D.zero_grad()
-        for backward in (self.backward_D_A, self.backward_D_B):
-            for _ in self.parts():
+        for backward in (self.backward_D_A, self.backward_D_B):  # each pool gets the whole batch
+            for place in self.micro_batches():
+                self.fake_A, self.fake_B = fakes[place]
                 backward()
         self.optimizer_D.step()

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from models import networks
-from models.base_model import BaseModel, check_discriminator, frozen
+from models.base_model import BaseModel, check_discriminator
 from models.networks.activation_checkpointing import statistics_left_alone
-from models.step import in_parts
+from models.step import call_batched, frozen
 from util import distributed
 from util.image_pool import ImagePool
 
@@ -91,7 +90,7 @@ class Pix2PixModel(BaseModel):
         real_AB = torch.cat((self.real_A, self.real_B), 1)
         fake_AB = torch.cat((self.real_A, self.fake_B), 1).detach()
         fake_AB = self.fake_AB_pool.query(fake_AB)
-        of_fake, of_real = self._judge(fake_AB, real_AB)
+        of_fake, of_real = call_batched(self.netD, fake_AB, real_AB)
         self.loss_D_fake = self.criterionGAN(of_fake, False)
         self.loss_D_real = self.criterionGAN(of_real, True)
         self.loss_D = (self.loss_D_fake + self.loss_D_real) * 0.5
@@ -100,13 +99,7 @@ class Pix2PixModel(BaseModel):
                 self.netD, real_AB, fake_AB, self.device, lambda_gp=self.opt.lambda_gp
             )
             self.loss_D = self.loss_D + self.loss_D_gp * 0.5
-        self.loss_D.backward()
-
-    def _judge(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """D of each; in one call, unless batch norm would mix their statistics."""
-        if self.opt.norm in networks.PER_SAMPLE_NORMS and fake.shape == real.shape:
-            return self.netD(torch.cat((fake, real))).split(len(fake))
-        return self.netD(fake), self.netD(real)
+        self.backward(self.loss_D)
 
     def backward_G(self) -> None:
         """Fool D, and stay near B."""
@@ -114,28 +107,27 @@ class Pix2PixModel(BaseModel):
         self.loss_G_GAN = self.criterionGAN(pred_fake, True)
         self.loss_G_L1 = self.criterionL1(self.fake_B, self.real_B) * self.opt.lambda_L1
         self.loss_G = self.loss_G_GAN + self.loss_G_L1
-        self.loss_G.backward()
+        self.backward(self.loss_G)
 
-    @in_parts
     def optimize_parameters(self) -> None:
         """One step of D, then one of G, which meets the new D."""
         self.optimizer_D.zero_grad()
-        for _ in self.parts():
-            if self.in_parts:
-                self._forward_for_D()
-            else:
-                self.forward()
+        for _ in self.micro_batches():
+            self._forward_for_D()
             self.backward_D()
         self.optimizer_D.step()
         with frozen(self.netD):
             self.optimizer_G.zero_grad()
-            for _ in self.parts():
-                if self.in_parts:  # the graphs of all parts would take the memory of the batch
+            for _ in self.micro_batches():
+                if self.is_accumulating:
                     self.forward()
                 self.backward_G()
             self.optimizer_G.step()
 
     def _forward_for_D(self) -> None:
-        """G(A), which batch norm will meet once more, for G."""
+        """G(A), whose graph G's loss uses, too; the graphs of all micro-batches would not fit."""
+        if not self.is_accumulating:
+            self.forward()
+            return
         with torch.no_grad(), statistics_left_alone(self.netG):
             self.forward()

@@ -61,8 +61,9 @@ class TemplateModel(BaseModel):
 
     def optimize_parameters(self) -> None:
         """Output, loss, gradients, update."""
-        self.forward()
         self.optimizer.zero_grad()
-        self.loss_G = self.criterion(self.output, self.data_B) * self.opt.lambda_regression
-        self.loss_G.backward()
+        for _ in self.micro_batches():  # the batch, or with --accumulate its parts
+            self.forward()
+            self.loss_G = self.criterion(self.output, self.data_B) * self.opt.lambda_regression
+            self.backward(self.loss_G)  # as loss.backward(), for every --precision
         self.optimizer.step()

@@ -73,8 +73,8 @@ def compile_networks(nets: Iterable[nn.Module], graphs: bool, fixed_shapes: bool
     Args:
         nets: not in DistributedDataParallel, whose hooks then work as ever.
         graphs: record their kernels in CUDA graphs, because starting them one by one takes longer
-            than a batch of one picture. Call `next_step` before each step then.
-        fixed_shapes: whether all pictures have one size.
+            than a batch of one image. Call `next_step` before each step then.
+        fixed_shapes: whether all images have one size.
     """
     from torch._dynamo import config as settings  # takes a second, so not at the top
 
@@ -85,13 +85,13 @@ def compile_networks(nets: Iterable[nn.Module], graphs: bool, fixed_shapes: bool
         net.compile(dynamic=False if fixed_shapes else None, mode=mode)
 
 
-def why_no_graphs(device: torch.device, fixed_shapes: bool, parts: int) -> str | None:
+def why_no_graphs(device: torch.device, fixed_shapes: bool, accumulate: int) -> str | None:
     """What keeps compiled networks from being recorded in CUDA graphs; None if nothing does."""
     if device.type != "cuda":
         return "there is no CUDA"
     if not fixed_shapes:
-        return "the pictures have several sizes (--preprocess without crop)"
-    return "the gradients of several parts are added up (--accumulate)" if parts > 1 else None
+        return "the images have several sizes (--preprocess without crop)"
+    return "gradients of micro-batches are added up (--accumulate)" if accumulate > 1 else None
 
 
 def next_step() -> None:

@@ -1,73 +1,106 @@
-"""Batches for testing: images of one size that follow each other, without changing a picture."""
+"""Batches for testing: images of one size that follow each other, each treated by itself.
+
+pix2pix tests with batch norm as in training, image by image. The statistics of a batch of one are
+those of its image, so batch norm is instance norm there, and can be that in any batch.
+"""
 
 import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-
-from models.inference import per_image
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 # Whose `forward` and visuals are known to treat each image by itself; a plug-in's may not.
 MODELS = ("test_model", "pix2pix_model", "cycle_gan_model", "colorization_model", "template_model")
-METHODS = ("set_input", "forward", "test", "compute_visuals")
 OWN = {"models.base_model", *(f"models.{name}" for name in MODELS)}
+METHODS = ("set_input", "forward", "test", "compute_visuals")
+LAYERS = ("torch.nn.modules.", "models.networks.", "models.inference.")
 
 Batch = dict[str, Any]
 
 
 class ImageBatches:
-    """Joins images to batches that a prepared model tests as it would test them one by one.
+    """Makes batches of images that a model tests as it would test them one by one.
 
     Args:
         model: ready to test.
         size: images in a batch, at most.
         compiled: whether its networks are compiled, and so want batches of one size: the last of
             a row is filled up with copies of its last image.
+
+    Attributes:
+        remark: what to say about the size that was asked for; None if nothing.
     """
 
     def __init__(self, model: Any, size: int, compiled: bool) -> None:
         """Prepare the networks of `model`; those of batches of one stay as they are."""
         nets = list(model.named_networks().values())
-        self.objection = batching_obstacle(model, nets, compiled) if size > 1 else None
-        self.size = 1 if self.objection else size
-        self.plan = None
+        obstacle = batching_obstacle(model, nets) if size > 1 else None
+        self.size, self.filled = 1 if obstacle else size, compiled
+        self.remark = f"stays at 1: {obstacle}" if obstacle else None
         if self.size > 1:
-            per_image.separate(nets)
-            self.plan = per_image.plan_dropout(nets)
-        self.filled = compiled
+            normalize_per_image(nets)
+            if any(isinstance(m, _DropoutNd) and m.training and m.p for m in _modules(nets)):
+                self.remark = (
+                    "draws the noise of dropout for a whole batch, so images differ from those of "
+                    "--batch_size 1 as they do with another --seed; --eval tests without dropout"
+                )
 
     def of(self, images: Iterable[Batch]) -> Iterator[Batch]:
-        """Join `images`, batches of one from a loader; holds no more than two batches."""
-        return self._joined(images) if self.size > 1 else iter(images)
-
-    def _joined(self, images: Iterable[Batch]) -> Iterator[Batch]:
-        for shapes, row in itertools.groupby(images, key=shapes_of):
-            if self.plan and shapes not in self.plan:
-                self.plan.start(shapes, 1)
-                yield next(row)
+        """Batch `images`, batches of one from a loader; holds no more than two batches."""
+        if self.size == 1:
+            yield from images
+            return
+        for _, row in itertools.groupby(images, key=_shapes):
             while group := list(itertools.islice(row, self.size)):
-                if self.plan:
-                    self.plan.start(shapes, len(group))
                 yield join(group, self.size if self.filled else len(group))
 
 
-def batching_obstacle(model: Any, nets: Iterable[nn.Module], compiled: bool) -> str | None:
+def batching_obstacle(model: Any, nets: Iterable[nn.Module]) -> str | None:
     """Why images must be tested one by one, the end of a sentence; None where they need not."""
-    functions = [getattr(type(model), name) for name in METHODS]
-    if not {function.__module__ for function in functions} <= OWN:
+    if not {getattr(type(model), name).__module__ for name in METHODS} <= OWN:
         return f"{type(model).__name__} may look at all images of a batch at once"
-    foreign = per_image.unsupported_modules(nets)
-    if foreign:
-        return f"the networks hold {', '.join(foreign)}, which may look at all of a batch at once"
-    if compiled and per_image.drop_out(nets):
-        return "what a compiled dropout draws depends on the batch (--eval switches dropout off)"
-    return None
+    foreign = unsupported_modules(nets)
+    return (
+        f"the networks hold {foreign}, which may look at all of a batch at once" * bool(foreign)
+        or None
+    )
 
 
-def shapes_of(batch: Mapping[str, Any]) -> Hashable:
-    """The shapes of the tensors of a batch by name: what must be equal to join it to another."""
+def unsupported_modules(nets: Iterable[nn.Module]) -> str:
+    """The layers that may mix the images of a batch, and cannot be kept from it, by class name."""
+    return ", ".join(sorted({type(m).__name__ for m in _modules(nets) if not _is_supported(m)}))
+
+
+def _is_supported(module: nn.Module) -> bool:
+    if _mixes_images(module):
+        return isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm)
+    return type(module).__module__.startswith(LAYERS)
+
+
+def _mixes_images(module: nn.Module) -> TypeGuard[_BatchNorm]:
+    return isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+
+
+def _modules(nets: Iterable[nn.Module]) -> list[nn.Module]:
+    return [module for net in nets for module in net.modules()]
+
+
+def normalize_per_image(nets: Iterable[nn.Module]) -> None:
+    """Replace batch norm that uses the statistics of a batch by those of each image, in place."""
+    for parent in _modules(nets):
+        for name, norm in parent.named_children():
+            if _mixes_images(norm):
+                per_image = nn.InstanceNorm2d(norm.num_features, norm.eps, affine=norm.affine)
+                per_image.weight, per_image.bias = norm.weight, norm.bias
+                setattr(parent, name, per_image)
+
+
+def _shapes(batch: Mapping[str, Any]) -> Hashable:
+    """What must be equal to batch an image with another."""
     return tuple((k, v.shape) for k, v in batch.items() if isinstance(v, Tensor))
 
 

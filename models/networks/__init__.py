@@ -23,7 +23,6 @@ from models.networks.losses import GAN_MODES, GANLoss, cal_gradient_penalty
 from models.networks.norms import (
     NORM_ALIASES,
     NORMS,
-    PER_SAMPLE_NORMS,
     canonical_norm,
     get_norm_layer,
     normalizes_per_sample,
@@ -41,7 +40,6 @@ __all__ = [
     "LR_POLICIES",
     "NORMS",
     "NORM_ALIASES",
-    "PER_SAMPLE_NORMS",
     "GANLoss",
     "Identity",
     "NLayerDiscriminator",

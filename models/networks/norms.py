@@ -18,7 +18,6 @@ NORMS: dict[str, NormLayer] = {
     "none": nn.Identity,  # takes a layer's place, so that state-dict indices stay as they are
 }
 NORM_ALIASES = {"sync_batch": "syncbatch", "sync_instance": "instance"}
-PER_SAMPLE_NORMS = ("instance", "none")
 
 
 def canonical_norm(norm_type: str) -> str:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchrun import ranks
 
 from models import networks
-from models.base_model import frozen
+from models.step import frozen
 from options.train_options import TrainOptions
 from util import devices, distributed, rng
 from util.distributed import ddp, messages, program, sync_batch_norm

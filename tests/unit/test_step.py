@@ -1,4 +1,4 @@
-"""A step of training: joined calls, precision, compilation, and what saves memory."""
+"""A step of training: batched calls, precision, compilation, and what saves memory."""
 
 import copy
 from functools import partial
@@ -12,10 +12,11 @@ from torch import nn
 from torchrun import ranks
 
 import train
-from models import create_model, step
+from models import create_model, networks, step
 from models.base_model import BaseModel
-from models.networks import define_G
+from models.cycle_gan_model import CycleGANModel
 from models.networks.activation_checkpointing import checkpoint_activations
+from models.template_model import TemplateModel
 from options.train_options import TrainOptions
 from util import device_memory, distributed, precision, rng
 from util.errors import UserError
@@ -53,7 +54,7 @@ def assert_close(found, expected, tolerance):
     assert off / whole < tolerance, off / whole
 
 
-# --- joined calls ------------------------------------------------------------------------------
+# --- batched calls -----------------------------------------------------------------------------
 
 
 def count_calls(model):
@@ -83,6 +84,20 @@ def test_cycle_gan_keeps_calls_apart_that_would_mix_or_do_not_fit(more):
     assert calls["D_A"] == 3
 
 
+def test_generators_with_batch_norm_of_their_own_are_called_one_batch_at_a_time():
+    """--norm says nothing about a network that a subclass has built by itself."""
+    model, opt = (m := build("cycle_gan")), m.opt
+    torch.manual_seed(0)
+    model.netG_A, model.netG_B = (
+        networks.define_G(3, 3, 4, "resnet_6blocks", "batch") for _ in range(2)
+    )
+    model.set_input(batch_of(1))
+    expected = copy.deepcopy(model.netG_A)(model.real_A)
+    model.forward()
+    assert opt.norm == "instance"
+    torch.testing.assert_close(model.fake_B, expected)
+
+
 def test_a_subclass_with_a_forward_of_its_own_still_gets_identity_losses():
     model, other = build("cycle_gan"), build("cycle_gan")
 
@@ -104,10 +119,10 @@ POOLS = {"no pool": "0", "pool": "3"}
 @pytest.mark.parametrize("count", [4, 3], ids=["full batch", "last batch of the epoch"])
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("name", ["pix2pix", "cycle_gan", "template"])
-def test_a_batch_in_parts_is_the_batch(name, pool, count):
+def test_micro_batches_are_the_batch(name, pool, count):
     """Two steps: pix2pix' G meets the D of its step, pools are asked in the same order."""
     argv = ["--norm", "instance", "--batch_size", "4", "--pool_size", POOLS[pool]]
-    whole, parts = build(name, *argv), build(name, *argv, "--accumulate", "2")
+    whole, parts = (build(name, *argv, *more) for more in ([], ["--accumulate", "2"]))
     for seed in range(2):
         for model in (whole, parts):
             rng.seed_everything(seed)
@@ -122,7 +137,7 @@ def test_a_batch_in_parts_is_the_batch(name, pool, count):
     assert parts.get_image_paths() == whole.get_image_paths()
 
 
-def test_parts_in_float32_too():
+def test_micro_batches_in_float32_too():
     argv = ["--norm", "instance", "--batch_size", "4", "--pool_size", "0"]
     whole, parts = (build("pix2pix", *argv, "--accumulate", n) for n in ("1", "4"))
     for model in (whole, parts):
@@ -130,7 +145,7 @@ def test_parts_in_float32_too():
     assert_close(gradients(parts), gradients(whole), 1e-5)
 
 
-def test_batch_norm_counts_the_pictures_of_all_parts_once():
+def test_batch_norm_counts_the_images_of_all_micro_batches_once():
     model = build("pix2pix", "--norm", "batch", "--batch_size", "4", "--accumulate", "2")
     model.train_on(batch_of(4))
     norms = [m for m in model.netG.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -138,7 +153,7 @@ def test_batch_norm_counts_the_pictures_of_all_parts_once():
 
 
 class TwoOptimizers(BaseModel):
-    """Somebody's own, which knows nothing of parts."""
+    """Somebody's own, with plain calls of backward."""
 
     def __init__(self, opt):
         super().__init__(opt)
@@ -147,10 +162,10 @@ class TwoOptimizers(BaseModel):
         self.optimizers = [torch.optim.SGD(n.parameters(), 0.1) for n in (self.netA, self.netB)]
 
     def set_input(self, input):
-        self.picture = input["A"].to(self.device)
+        self.image = input["A"].to(self.device)
 
     def forward(self):
-        self.output = self.netB(self.netA(self.picture))
+        self.output = self.netB(self.netA(self.image))
 
     def optimize_parameters(self):
         for optimizer in self.optimizers:  # the second one after a step of the first
@@ -161,18 +176,129 @@ class TwoOptimizers(BaseModel):
             optimizer.step()
 
 
-def own(*more):
+class StepsTooEarly(TemplateModel):
+    """It takes a step for each micro-batch."""
+
+    def optimize_parameters(self):
+        for _ in self.micro_batches():
+            self.optimizer.zero_grad()
+            self.forward()
+            self.loss_G = self.output.abs().mean()
+            self.backward(self.loss_G)
+            self.optimizer.step()
+
+
+class NoLoop(TemplateModel):
+    """It takes the first micro-batch for the batch."""
+
+    def optimize_parameters(self):
+        self.optimizer.zero_grad()
+        self.forward()
+        self.loss_G = self.output.abs().mean()
+        self.backward(self.loss_G)
+        self.optimizer.step()
+
+
+class PlainBackward(TemplateModel):
+    """The way it is written without this program."""
+
+    def optimize_parameters(self):
+        self.forward()
+        self.optimizer.zero_grad()
+        self.loss_G = self.criterion(self.output, self.data_B) * self.opt.lambda_regression
+        self.loss_G.backward()
+        self.optimizer.step()
+
+
+class PlainDiscriminator(CycleGANModel):
+    """One of its two kinds of losses goes its own way."""
+
+    def backward_D_basic(self, netD, real, fake):
+        loss = netD(real).square().mean() - netD(fake.detach()).mean()
+        loss.backward()
+        return loss
+
+
+def own(kind=TwoOptimizers, *more, name="template"):
     rng.seed_everything(0)
-    argv = ["--dataroot", "none", "--model", "template", *TINY, *more]
-    opt = TrainOptions().parse(argv)
-    model = TwoOptimizers(opt)
-    return model, opt
+    opt = TrainOptions().parse(["--dataroot", "none", "--model", name, *TINY, *more])
+    return kind(opt), opt
 
 
-def test_a_model_whose_order_is_unknown_is_refused():
-    model, opt = own("--batch_size", "2", "--accumulate", "2")
-    with pytest.raises(UserError, match="--accumulate 2: TwoOptimizers has 2 optimizers.*in_parts"):
-        model.setup(opt)
+@pytest.mark.parametrize("more", [[], ["--precision", "tf32"], ["--precision", "bf16"]])
+def test_plain_calls_of_backward_train_as_self_backward_does(more):
+    models = [own(kind, "--no_dropout", *more)[0] for kind in (PlainBackward, TemplateModel)]
+    for model in models:
+        model.setup(model.opt)
+        model.train_on(batch_of(1))
+    plain, ours = map(parameters, models)
+    assert all(torch.equal(plain[k], ours[k]) for k in ours)
+
+
+FP16, ACCUMULATE = ["--precision", "fp16"], ["--batch_size", "2", "--accumulate", "2"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "words"),
+    [
+        (PlainBackward, FP16, ["--precision fp16", "self.backward(loss)"]),
+        (PlainBackward, ACCUMULATE, ["--accumulate 2", "self.backward(loss)", "micro_batches()"]),
+        (TwoOptimizers, ACCUMULATE, ["--accumulate 2", "self.backward(loss)", "micro_batches()"]),
+        (NoLoop, ACCUMULATE, ["--accumulate 2", "micro_batches()"]),
+        (StepsTooEarly, ACCUMULATE, ["--accumulate 2", "optimizer.step() after"]),
+    ],
+)
+def test_a_model_that_cannot_is_told_what_to_write_before_its_weights_change(kind, more, words):
+    model, opt = own(kind, *more)
+    model.setup(opt)
+    before = {k: p.detach().clone() for k, p in parameters(model).items()}
+    with pytest.raises(UserError) as error:
+        model.train_on(batch_of(2))
+    assert all(word in str(error.value) for word in [kind.__name__, *words])
+    assert all(torch.equal(p, before[k]) for k, p in parameters(model).items())
+
+
+def test_one_plain_backward_among_others_is_found_too():
+    model, opt = own(PlainDiscriminator, *FP16, "--no_dropout", name="cycle_gan")
+    model.setup(opt)
+    with pytest.raises(UserError, match="PlainDiscriminator.*self.backward"):
+        model.train_on(batch_of(1))
+
+
+class WithKernel(TemplateModel):
+    """It has tensors of four dimensions that are no images."""
+
+    def __init__(self, opt):
+        super().__init__(opt)
+        self.kernel = torch.full((1, 1, 3, 3), 1 / 9)
+        self.shade = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.optimizer.add_param_group({"params": [self.shade]})
+
+    def forward(self):
+        super().forward()
+        self.output = self.output + self.shade
+
+
+def test_only_images_and_losses_are_put_together_of_micro_batches():
+    model, opt = own(WithKernel, *ACCUMULATE)
+    model.setup(opt)
+    kernel, shade = model.kernel, model.shade
+    for _ in range(2):
+        model.train_on(batch_of(2))
+    assert model.kernel is kernel and kernel.shape == (1, 1, 3, 3)
+    assert model.shade is shade and shade.abs().max() > 0  # it trains
+    assert len(model.output) == 2
+
+
+def test_colours_of_micro_batches_are_those_of_the_batch():
+    model = build("colorization", *ACCUMULATE)
+    batch = batch_of(2)
+    model.train_on(batch | {"A": batch["A"][:, :1], "B": batch["B"][:, :2]})
+    model.compute_visuals()
+    shapes = {k: tuple(v.shape) for k, v in model.get_current_visuals().items()}
+    assert shapes == {
+        "real_A": (2, 1, 32, 32), "real_B_rgb": (2, 3, 32, 32), "fake_B_rgb": (2, 3, 32, 32),
+    }  # fmt: skip
 
 
 def test_accumulate_must_divide_the_batch(capsys):
@@ -193,7 +319,7 @@ def gradients_on_rank(opt):
     return {f"{n}.{k}": p.grad for n, net in nets.items() for k, p in net.named_parameters()}
 
 
-def test_parts_on_two_ranks_are_the_batch_of_one_process(tmp_path):
+def test_micro_batches_on_two_ranks_are_the_batch_of_one_process(tmp_path):
     model = build("pix2pix", "--norm", "instance", "--batch_size", "4")
     opt = build("pix2pix", "--norm", "instance", "--batch_size", "2", "--accumulate", "2").opt
     with ranks(2, tmp_path) as call:
@@ -210,7 +336,7 @@ def test_parts_on_two_ranks_are_the_batch_of_one_process(tmp_path):
 @pytest.mark.parametrize("netG, size", [("resnet_6blocks", 24), ("unet_128", 128)])
 def test_recomputed_activations_are_the_activations(netG, size, norm):
     torch.manual_seed(0)
-    plain = define_G(3, 3, 4, netG, norm, use_dropout=True, init_gain=0.1).double()
+    plain = networks.define_G(3, 3, 4, netG, norm, use_dropout=True, init_gain=0.1).double()
     saving = copy.deepcopy(plain)
     checkpoint_activations(saving)
     x, kept = formula_image(2, 3, size, size), {}
@@ -234,11 +360,16 @@ def test_recomputed_activations_are_the_activations(netG, size, norm):
 # --- --precision -------------------------------------------------------------------------------
 
 
+def set_scale(model, scale):
+    state = model.gradient_scaler.state_dict()
+    model.gradient_scaler.load_state_dict(state | {"scale": scale} if state else state)
+
+
 @pytest.mark.parametrize("name", ["pix2pix", "cycle_gan", "template"])
 @pytest.mark.parametrize("kind, tolerance", [("bf16", 0.05), ("fp16", 0.01)])
 def test_half_precision_gives_nearly_the_losses_and_float32_everything_else(name, kind, tolerance):
     exact, half = build(name), build(name, "--precision", kind)
-    half.gradient_scaler = step.GradientScaler("cpu", init_scale=1.0, enabled=kind == "fp16")
+    set_scale(half, 1.0)
     for model in (exact, half):
         model.train_on(batch_of(2))
     assert half.get_current_losses() == pytest.approx(exact.get_current_losses(), rel=tolerance)
@@ -259,7 +390,7 @@ def test_tf32_is_fp32_on_a_cpu():
 
 def test_a_network_is_used_with_its_new_weights_within_one_step():
     """Autocast could keep the cast of a weight that an optimizer has changed since."""
-    model, opt = own("--precision", "bf16")
+    model, opt = own(TwoOptimizers, "--precision", "bf16")
     model.setup(opt)
     seen = []
     model.netA.register_forward_hook(lambda net, inputs, output: seen.append(output.detach()))
@@ -270,11 +401,11 @@ def test_a_network_is_used_with_its_new_weights_within_one_step():
 def test_the_scaler_takes_its_scale_out_again_and_skips_infinite_gradients():
     exact, half = build(), build("pix2pix", "--precision", "fp16")
     before = {k: p.detach().clone() for k, p in half.netG.named_parameters()}
-    half.gradient_scaler = step.GradientScaler("cpu", init_scale=2.0**60)
+    set_scale(half, 2.0**60)
     half.train_on(batch_of(1))
     assert all(torch.equal(before[k], p) for k, p in half.netG.named_parameters())
     assert half.gradient_scaler.state_dict()["scale"] == 2.0**59
-    half.gradient_scaler = step.GradientScaler("cpu", init_scale=1024.0)
+    set_scale(half, 1024.0)
     for model in (exact, half):
         model.train_on(batch_of(1))
     moved, right = (
@@ -298,12 +429,51 @@ def test_the_scale_is_part_of_the_training_state_and_may_be_new():
     assert other.state_dict() == scaler.state_dict()
 
 
-def test_backward_is_torch_s_own_again_after_a_step():
-    original, model = torch.autograd.backward, build("pix2pix", "--precision", "fp16")
-    methods = [vars(o).get("step") for o in model.optimizers]
+class PlainSteps(TemplateModel):
+    """An optimizer that cannot skip a step by itself."""
+
+    def __init__(self, opt):
+        super().__init__(opt)
+        self.optimizer = torch.optim.SGD(self.netG.parameters(), lr=0.1, weight_decay=0.1)
+        self.optimizers = [self.optimizer]
+
+
+def test_every_optimizer_skips_infinite_gradients_and_divides_by_the_scale():
+    model, opt = own(PlainSteps, *FP16, "--no_dropout")
+    model.setup(opt)
+    before = {k: p.detach().clone() for k, p in parameters(model).items()}
+    set_scale(model, 2.0**60)
     model.train_on(batch_of(1))
-    assert torch.autograd.backward is original
-    assert [vars(o).get("step") for o in model.optimizers] == methods
+    assert all(torch.equal(p, before[k]) for k, p in parameters(model).items())
+    assert model.gradient_scaler.get_scale() == 2.0**59
+    set_scale(model, 1024.0)
+    model.train_on(batch_of(1))
+    exact, opt = own(PlainSteps, "--no_dropout")
+    exact.setup(opt)
+    exact.train_on(batch_of(1))
+    moved, right = (
+        torch.cat([(p.detach() - before[k]).flatten() for k, p in parameters(m).items()])
+        for m in (model, exact)
+    )
+    assert F.cosine_similarity(moved, right, dim=0) > 0.99
+    assert float(moved.norm()) == pytest.approx(float(right.norm()), rel=0.05)
+
+
+def test_frozen_leaves_each_weight_as_it_was():
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    net[0].requires_grad_(False)
+    with step.frozen(net, net[1]):
+        assert not any(p.requires_grad for p in net.parameters())
+    assert [p.requires_grad for p in net.parameters()] == [False, False, True, True]
+
+
+def test_networks_in_lists_and_dicts_are_moved_to_the_device():
+    model, opt = own()
+    model.device = torch.device("meta")
+    model.helpers, model.by_name = [nn.Conv2d(3, 3, 1)], {"a": nn.Conv2d(3, 3, 1)}
+    model.setup(opt)
+    for net in (model.netA, model.helpers[0], model.by_name["a"]):
+        assert all(p.is_meta for p in net.parameters())
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])
@@ -397,13 +567,13 @@ def test_what_is_in_use_is_no_remedy():
     message = explained(
         "--batch_size", "4", "--accumulate", "4", "--checkpoint_activations", "--precision", "bf16"
     )
-    assert "in 4 parts" in message and "crop_size" in message
+    assert "in 4 micro-batches" in message and "crop_size" in message
     assert not any(flag in message for flag in ("--accumulate", "--checkpoint", "--precision"))
 
 
 def test_other_errors_stay_as_they_are():
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        with device_memory.shortage_explained(build().opt, lambda: None):
+        with step.shortage_explained(build().opt, {}):
             raise RuntimeError("shapes do not fit")
 
 
