@@ -17,7 +17,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.fetch import discard, fetch
-from scripts.unpack import unpack
+from scripts.unpack import check_python, unpack
 from util.errors import UserError, one_message
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,6 +195,7 @@ def main(argv: list[str] | None = None) -> None:
         check_source(target, path)
         print(f"{target} is already there; remove it to download it again")
         return
+    check_python(kind.suffix)
     url = f"{args.base_url.rstrip('/')}/{path}"
     print(f"{url} -> {target}", flush=True)
     download(url, target, kind.suffix, kind.save)

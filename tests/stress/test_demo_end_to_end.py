@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 import test
 import train
 from scripts import held_out_l1, make_demo_dataset
-from scripts.demo_facades import PALETTE
+from scripts.demo_facades.tables import PALETTE
 
 SIZE = 64
 

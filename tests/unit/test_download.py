@@ -158,7 +158,7 @@ def test_a_tar_becomes_a_folder_without_its_owners_and_modes(server, tmp_path):
     assert files(tmp_path) == [f"out/maps/{NOTE}", "out/maps/train/1.jpg"]
     photo = tmp_path / "out/maps/train/1.jpg"
     assert photo.read_bytes() == PHOTO
-    assert stat.S_IMODE(photo.stat().st_mode) & (stat.S_ISUID | stat.S_IXUSR) == 0
+    assert stat.S_IMODE(photo.stat().st_mode) & (stat.S_ISUID | stat.S_IWGRP | stat.S_IWOTH) == 0
 
 
 def test_an_archive_without_its_own_folder_gets_one(server, tmp_path):
@@ -277,7 +277,7 @@ def test_a_complete_download_is_not_asked_for_again_after_a_full_disk(
 
     server.files[ZIP] = GOOD_ZIP
     with monkeypatch.context() as patched:
-        patched.setattr("scripts.unpack.shutil.copyfileobj", full)
+        patched.setattr("scripts.unpack._extract_zip", full)
         refused(server, tmp_path, "No space left", "--out")
     assert files(tmp_path) == ["out/maps.zip.part", "out/maps.zip.part.json"]
     get(server, tmp_path)
@@ -393,7 +393,8 @@ def test_a_damaged_archive_is_deleted_and_nothing_unpacked(
     server, tmp_path, monkeypatch, path, content
 ):
     written = []
-    monkeypatch.setattr("scripts.unpack._write", lambda *args: written.append(args))
+    for kind in ("zip", "tar"):
+        monkeypatch.setattr(f"scripts.unpack._extract_{kind}", lambda *args: written.append(args))
     server.files[path] = content
     kind = path.split("/")[1] + "-dataset"
     refused(server, tmp_path, server.url + path, "deleted", "--base_url", kind=kind)
@@ -435,7 +436,8 @@ def test_a_hostile_archive_is_refused_before_anything_is_written(
     server, tmp_path, monkeypatch, path, content
 ):
     written = []
-    monkeypatch.setattr("scripts.unpack._write", lambda *args: written.append(args))
+    for kind in ("zip", "tar"):
+        monkeypatch.setattr(f"scripts.unpack._extract_{kind}", lambda *args: written.append(args))
     server.files[path] = content
     kind = path.split("/")[1] + "-dataset"
     refused(server, tmp_path, "not unpacked", kind=kind)
