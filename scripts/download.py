@@ -3,7 +3,7 @@
     python scripts/download.py cyclegan-dataset horse2zebra
     python scripts/download.py cyclegan-model horse2zebra
 
-A download that was interrupted goes on where it stopped when the same command is given again.
+A download that was interrupted is resumed by the same command.
 """
 
 import argparse
@@ -26,7 +26,7 @@ NOTE = "downloaded_from.txt"  # beside what was downloaded: its address
 CITYSCAPES = (
     "cityscapes is no longer given out at this address: its licence does not allow it. Get "
     "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
-    "https://www.cityscapes-dataset.com and join photos and label maps with "
+    "https://www.cityscapes-dataset.com and combine photos and label maps with "
     "scripts/combine_A_and_B.py; or name a mirror that may give it out with --base_url"
 )
 
@@ -207,5 +207,5 @@ if __name__ == "__main__":
         with one_message():
             main()
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes here", file=sys.stderr)
         sys.exit(130)

@@ -167,7 +167,7 @@ def test_an_archive_without_its_own_folder_gets_one(server, tmp_path):
     assert files(tmp_path / "out/maps") == UNPACKED
 
 
-def test_a_data_set_that_is_there_is_left_alone(server, tmp_path, capsys):
+def test_a_dataset_that_is_there_is_left_alone(server, tmp_path, capsys):
     (tmp_path / "out/maps").mkdir(parents=True)
     get(server, tmp_path)
     assert "already there" in capsys.readouterr().out
