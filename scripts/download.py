@@ -67,41 +67,28 @@ class Kind(NamedTuple):
     names: list[str]
 
 
+GENERATOR = "checkpoints/{}_pretrained/latest_net_G.pth"
+# fmt: off
 KINDS = {
     "cyclegan-dataset": Kind(
-        "cyclegan/datasets",
-        ".zip",
-        "datasets/{}",
-        save_dataset,
+        "cyclegan/datasets", ".zip", "datasets/{}", save_dataset,
         "apple2orange summer2winter_yosemite horse2zebra monet2photo cezanne2photo ukiyoe2photo "
         "vangogh2photo maps cityscapes facades iphone2dslr_flower ae_photos mini mini_pix2pix "
-        "mini_colorization".split(),
-    ),
+        "mini_colorization".split()),
     "pix2pix-dataset": Kind(
-        "pix2pix/datasets",
-        ".tar.gz",
-        "datasets/{}",
-        save_dataset,
-        "cityscapes night2day edges2handbags edges2shoes facades maps".split(),
-    ),
+        "pix2pix/datasets", ".tar.gz", "datasets/{}", save_dataset,
+        "cityscapes night2day edges2handbags edges2shoes facades maps".split()),
     "cyclegan-model": Kind(
-        "cyclegan/pretrained_models",
-        ".pth",
-        "checkpoints/{}_pretrained/latest_net_G.pth",
-        save_model,
+        "cyclegan/pretrained_models", ".pth", GENERATOR, save_model,
         "apple2orange orange2apple summer2winter_yosemite winter2summer_yosemite horse2zebra "
         "zebra2horse monet2photo style_monet style_cezanne style_ukiyoe style_vangogh sat2map "
         "map2sat cityscapes_photo2label cityscapes_label2photo facades_photo2label "
-        "facades_label2photo iphone2dslr_flower".split(),
-    ),
+        "facades_label2photo iphone2dslr_flower".split()),
     "pix2pix-model": Kind(
-        "pix2pix/models-pytorch",
-        ".pth",
-        "checkpoints/{}_pretrained/latest_net_G.pth",
-        save_model,
-        "edges2shoes sat2map map2sat facades_label2photo day2night".split(),
-    ),
+        "pix2pix/models-pytorch", ".pth", GENERATOR, save_model,
+        "edges2shoes sat2map map2sat facades_label2photo day2night".split()),
 }
+# fmt: on
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
