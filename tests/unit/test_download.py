@@ -565,3 +565,10 @@ def test_an_error_is_one_message_and_status_2(server, tmp_path):
     path = "/pix2pix/models-pytorch/facades_label2photo.pth"
     assert done.stderr.startswith(f"error: {server.url}{path}: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_python_without_tar_filters_is_refused_before_the_download(server, tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter")
+    server.files[TAR] = GOOD_TAR
+    refused(server, tmp_path, "tar.gz", "3.10.12", "3.11.4", kind="pix2pix-dataset")
+    assert server.requests == [] and files(tmp_path) == []
