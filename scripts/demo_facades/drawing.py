@@ -94,7 +94,10 @@ class Painter:
             color, alpha = self.surface(material, *region.shape[:2])
             if shape != "rect":
                 alpha = alpha * mask(part.shape if shape == "=" else shape, *region.shape[:2])
-            region += (color - region) * np.float32(alpha)[..., None]
+            if np.ndim(alpha) == 0 and alpha == 1:
+                region[:] = color
+            else:
+                region += (color - region) * np.float32(alpha)[..., None]
 
     def color(self, name: str) -> np.ndarray:
         """RGB in [0, 1] of one of COLORED or of a hexadecimal number."""
@@ -128,7 +131,7 @@ class Painter:
         joint = np.clip(texture.spots * noise - 0.1, 0, 0.85) if texture.spots else joint
         joint = np.float32(texture.strength) * joint
         color = color + (self.color(texture.joint) - color) * joint[..., None]
-        return color, row.alpha + (1 - row.alpha) * joint
+        return color, 1 if row.alpha == 1 else row.alpha + (1 - row.alpha) * joint
 
     def noise(self, h: int, w: int, cell: float) -> np.ndarray:
         """(h, w) in about [-1, 1]: blobs `cell` pixels wide, and ever weaker ones at half of it."""
