@@ -3,7 +3,7 @@
     python scripts/download.py cyclegan-dataset horse2zebra
     python scripts/download.py cyclegan-model horse2zebra
 
-A download that was interrupted goes on where it stopped when the same command is given again.
+A download that was interrupted is resumed by the same command.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.fetch import discard, fetch
-from scripts.unpack import unpack
+from scripts.unpack import check_python, unpack
 from util.errors import UserError, one_message
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +26,7 @@ NOTE = "downloaded_from.txt"  # beside what was downloaded: its address
 CITYSCAPES = (
     "cityscapes is no longer given out at this address: its licence does not allow it. Get "
     "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
-    "https://www.cityscapes-dataset.com and join photos and label maps with "
+    "https://www.cityscapes-dataset.com and combine photos and label maps with "
     "scripts/combine_A_and_B.py; or name a mirror that may give it out with --base_url"
 )
 
@@ -67,41 +67,28 @@ class Kind(NamedTuple):
     names: list[str]
 
 
+GENERATOR = "checkpoints/{}_pretrained/latest_net_G.pth"
+# fmt: off
 KINDS = {
     "cyclegan-dataset": Kind(
-        "cyclegan/datasets",
-        ".zip",
-        "datasets/{}",
-        save_dataset,
+        "cyclegan/datasets", ".zip", "datasets/{}", save_dataset,
         "apple2orange summer2winter_yosemite horse2zebra monet2photo cezanne2photo ukiyoe2photo "
         "vangogh2photo maps cityscapes facades iphone2dslr_flower ae_photos mini mini_pix2pix "
-        "mini_colorization".split(),
-    ),
+        "mini_colorization".split()),
     "pix2pix-dataset": Kind(
-        "pix2pix/datasets",
-        ".tar.gz",
-        "datasets/{}",
-        save_dataset,
-        "cityscapes night2day edges2handbags edges2shoes facades maps".split(),
-    ),
+        "pix2pix/datasets", ".tar.gz", "datasets/{}", save_dataset,
+        "cityscapes night2day edges2handbags edges2shoes facades maps".split()),
     "cyclegan-model": Kind(
-        "cyclegan/pretrained_models",
-        ".pth",
-        "checkpoints/{}_pretrained/latest_net_G.pth",
-        save_model,
+        "cyclegan/pretrained_models", ".pth", GENERATOR, save_model,
         "apple2orange orange2apple summer2winter_yosemite winter2summer_yosemite horse2zebra "
         "zebra2horse monet2photo style_monet style_cezanne style_ukiyoe style_vangogh sat2map "
         "map2sat cityscapes_photo2label cityscapes_label2photo facades_photo2label "
-        "facades_label2photo iphone2dslr_flower".split(),
-    ),
+        "facades_label2photo iphone2dslr_flower".split()),
     "pix2pix-model": Kind(
-        "pix2pix/models-pytorch",
-        ".pth",
-        "checkpoints/{}_pretrained/latest_net_G.pth",
-        save_model,
-        "edges2shoes sat2map map2sat facades_label2photo day2night".split(),
-    ),
+        "pix2pix/models-pytorch", ".pth", GENERATOR, save_model,
+        "edges2shoes sat2map map2sat facades_label2photo day2night".split()),
 }
+# fmt: on
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -195,6 +182,7 @@ def main(argv: list[str] | None = None) -> None:
         check_source(target, path)
         print(f"{target} is already there; remove it to download it again")
         return
+    check_python(kind.suffix)
     url = f"{args.base_url.rstrip('/')}/{path}"
     print(f"{url} -> {target}", flush=True)
     download(url, target, kind.suffix, kind.save)
@@ -206,5 +194,5 @@ if __name__ == "__main__":
         with one_message():
             main()
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes here", file=sys.stderr)
         sys.exit(130)

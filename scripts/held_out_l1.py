@@ -1,8 +1,8 @@
-"""How good is a paired model? Its L1 on held-out pairs, beside that of the mean picture.
+"""How good is a paired model? Its L1 on held-out pairs, beside that of the mean image.
 
     python scripts/held_out_l1.py --dataroot ./datasets/demo --name demo --model pix2pix
 
-Takes the options of test.py. The mean picture is the mean of the training targets: what one would
+Takes the options of test.py. The mean image is the mean of the training targets: what one would
 answer without looking at the input. Both numbers are in units of the networks' range, [-1, 1].
 """
 
@@ -19,13 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import create_dataset, find_dataset_using_name  # noqa: E402
 from data.unaligned_dataset import UnalignedDataset  # noqa: E402
 from models import create_model  # noqa: E402
-from models.base_model import BaseModel  # noqa: E402
 from options.parser import Parser  # noqa: E402
 from options.test_options import TestOptions, one_by_one  # noqa: E402
-from util import (
-    distributed,  # noqa: E402
-    rng,  # noqa: E402
-)
+from util import distributed, rng  # noqa: E402
 from util.errors import UserError  # noqa: E402
 
 
@@ -50,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ratio = f", ratio {model_l1 / mean_l1:.2f}" if mean_l1 else ""
     distributed.print0(
         f"L1 on the pairs of phase {opt.phase}: model {model_l1:.4f}, "
-        f"mean picture {mean_l1:.4f}{ratio}"
+        f"mean image {mean_l1:.4f}{ratio}"
     )
 
 
@@ -60,7 +56,7 @@ def refuse_unpaired(opt: argparse.Namespace) -> None:
     if issubclass(dataset, UnalignedDataset) or not {"A", "B"} <= set(dataset.provides):
         raise UserError(
             f"--model {opt.model} --dataset_mode {opt.dataset_mode}: there are no pairs, so no "
-            "picture has a true one to be compared with; use --dataset_mode aligned on a dataset "
+            "image has a true one to be compared with; use --dataset_mode aligned on a dataset "
             "of pairs"
         )
 
@@ -72,9 +68,9 @@ def held_out_l1(opt: argparse.Namespace) -> tuple[float, float]:
         UserError: the model does not make a fake_B for a real_B, or the targets differ in size.
     """
     training = argparse.Namespace(**{**vars(opt), "phase": "train", "num_test": float("inf")})
-    errors = [l1(output, target) for output, target in outputs(opt)]
-    mean = mean_picture(targets(training))
-    mean_errors = [l1(mean, same_size(target, mean)) for target in targets(opt)]
+    errors = [(output - target).abs().mean().item() for output, target in outputs(opt)]
+    mean = mean_image(targets(training))
+    mean_errors = [(mean - same_size(target, mean)).abs().mean().item() for target in targets(opt)]
     return sum(errors) / len(errors), sum(mean_errors) / len(mean_errors)
 
 
@@ -87,21 +83,16 @@ def outputs(opt: argparse.Namespace) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in batches(opt):
         model.set_input(batch)
         model.test()
-        yield answer(model, opt)
-
-
-def answer(model: BaseModel, opt: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """The model's output and its target, by the names that pix2pix gives them."""
-    if not (hasattr(model, "fake_B") and hasattr(model, "real_B")):
-        raise UserError(
-            f"--model {opt.model} makes no fake_B to compare with a real_B; use the model that "
-            "was trained on the pairs, as --model pix2pix"
-        )
-    return model.fake_B.cpu(), model.real_B.cpu()
+        if not (hasattr(model, "fake_B") and hasattr(model, "real_B")):
+            raise UserError(
+                f"--model {opt.model} makes no fake_B to compare with a real_B; use the model "
+                "that was trained on the pairs, as --model pix2pix"
+            )
+        yield model.fake_B.cpu(), model.real_B.cpu()
 
 
 def targets(opt: argparse.Namespace) -> Iterator[Tensor]:
-    """The true pictures of a part of the dataset, (1, C, H, W) each."""
+    """The true images of a part of the dataset, (1, C, H, W) each."""
     return (batch["B" if opt.direction == "AtoB" else "A"] for batch in batches(opt))
 
 
@@ -111,29 +102,24 @@ def batches(opt: argparse.Namespace) -> Iterator[dict]:
     return itertools.islice(loader, int(min(len(loader), opt.num_test)))
 
 
-def mean_picture(pictures: Iterable[Tensor]) -> Tensor:
-    """The mean of pictures of one size, held one at a time."""
-    pictures = iter(pictures)
-    mean = next(pictures).double()
-    for count, picture in enumerate(pictures, start=2):
-        mean += (same_size(picture, mean) - mean) / count
+def mean_image(images: Iterable[Tensor]) -> Tensor:
+    """The mean of images of one size, held one at a time."""
+    images = iter(images)
+    mean = next(images).double()
+    for count, image in enumerate(images, start=2):
+        mean += (same_size(image, mean) - mean) / count
     return mean
 
 
-def same_size(picture: Tensor, other: Tensor) -> Tensor:
-    """`picture`, if it is as large as `other`; else there is no mean picture: UserError."""
-    if picture.shape != other.shape:
-        sizes = " and ".join(f"{t.shape[-1]}x{t.shape[-2]}" for t in (other, picture))
+def same_size(image: Tensor, other: Tensor) -> Tensor:
+    """`image`, if it is as large as `other`; else there is no mean image: UserError."""
+    if image.shape != other.shape:
+        sizes = " and ".join(f"{t.shape[-1]}x{t.shape[-2]}" for t in (other, image))
         raise UserError(
-            f"the targets are of different sizes ({sizes}), so they have no mean picture; use "
+            f"the targets are of different sizes ({sizes}), so they have no mean image; use "
             "--preprocess resize_and_crop"
         )
-    return picture
-
-
-def l1(a: Tensor, b: Tensor) -> float:
-    """Mean absolute difference."""
-    return (a - b).abs().mean().item()
+    return image
 
 
 if __name__ == "__main__":

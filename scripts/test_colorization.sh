@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pictures from what train_colorization.sh trained
+# Images from what train_colorization.sh trained
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/python.sh

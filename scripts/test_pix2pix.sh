@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pictures from what train_pix2pix.sh trained, beside the true ones
+# Images from what train_pix2pix.sh trained, beside the true ones
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/python.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# pix2pix, colours from grey pictures
+# pix2pix, colours from grey images
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/python.sh

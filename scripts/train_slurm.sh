@@ -6,7 +6,7 @@
 #
 # What sbatch is given goes before these lines, what train.py is given after "$@" overrides its own.
 # Three minutes before the time is up training saves, and the job is put back into the queue; a
-# preempted job gets SIGTERM from SLURM and saves as well. Started again, it goes on by itself.
+# preempted job gets SIGTERM from SLURM and saves as well. Started again, it continues by itself.
 #SBATCH --job-name=pix2pix
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1         # one torchrun on each node; it starts a process for every GPU
@@ -36,7 +36,7 @@ export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"  # srun no longer inherits
 
 # SIGTERM to the processes of the step makes training save and end; torchrun gives them 30 seconds
 requeue() {
-    echo "the time is nearly up: saving, to go on when the job is started again"
+    echo "the time is nearly up: saving, to continue when the job is started again"
     scancel --signal=TERM "$SLURM_JOB_ID"  # its steps, not this script
     if wait "$training"; then exit 0; fi  # it was about to end by itself
     scontrol requeue "$SLURM_JOB_ID"

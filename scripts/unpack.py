@@ -2,90 +2,33 @@
 
 import errno
 import gzip
-import lzma
 import os
 import shutil
 import stat
-import struct
 import tarfile
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from tqdm import tqdm
 
 from util.errors import UserError
 
-DAMAGED = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    LookupError,  # tables of tarfile and zipfile
-    ArithmeticError,  # sizes
-    AttributeError,  # tarfile, at a header that says it is sparse and is not
-    TypeError,
-    RuntimeError,  # a zip with a password or an unknown compression
-    ValueError,  # names or sizes that make no sense
-    MemoryError,
-)
-# too long, or of a file that is also a folder
+# a name that is too long, or of a file that is also a folder
 NO_NAME = {errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL}
 MOST_MEMBERS = 1_000_000  # their names are kept in memory
-MOST_AT_ONCE = 1 << 22  # bytes; longer are only false headers of a tar
-ZIP_KINDS = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symbolic link"}
-TAR_KINDS = {
-    tarfile.DIRTYPE: "folder",
-    tarfile.SYMTYPE: "symbolic link",
-    tarfile.LNKTYPE: "hard link",
-    **dict.fromkeys(tarfile.REGULAR_TYPES, "file"),
-}
-
-
-class Member(NamedTuple):
-    """One entry of an archive."""
-
-    name: str
-    kind: str  # "file" and "folder" are welcome, anything else is not
-    open: Callable[[], BinaryIO]
-
-
-class _Careful:
-    """A stream that tarfile reads from: it would follow a false header to any place and size."""
-
-    def __init__(self, stream: BinaryIO, most: int):
-        self.stream, self.most = stream, most
-        self.tell = stream.tell
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= MOST_AT_ONCE:
-            raise tarfile.ReadError("a header of impossible size")
-        if self.stream.tell() > self.most:
-            raise UserError(TOO_LARGE.format(self.most))
-        return self.stream.read(size)
-
-    def seek(self, place: int) -> int:
-        if place < 0 or place > self.most + tarfile.RECORDSIZE:
-            raise UserError(TOO_LARGE.format(self.most))
-        return self.stream.seek(place)
-
-
+MOST_AT_ONCE = 1 << 22  # bytes; a header of a tar that asks for more is false
 TOO_LARGE = "unpacked it takes more than {:,} bytes, nine tenths of what the disk has free"
+KINDS = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symbolic link"}
 
 
 def unpack(archive: Path, target: Path, suffix: str) -> None:
     """Unpack `archive` so that its content (its folder `target.name`, if it has one) is `target`.
 
-    The whole archive is read and checked first. Files are written by hand into a temporary
-    folder, which is then renamed: no links, owners or permission bits come from the archive.
+    The whole archive is read and checked before anything is written, to a temporary folder that is
+    then renamed. No links, owners or set-user-ID bits come from the archive.
 
     Args:
         archive: the file; its own name does not matter.
@@ -93,127 +36,114 @@ def unpack(archive: Path, target: Path, suffix: str) -> None:
         suffix: ".zip" or ".tar.gz".
 
     Raises:
-        UserError: damaged or truncated, larger than what the disk has free, or an entry that
+        UserError: damaged or truncated, larger than what the disk has free, or with an entry that
             could land outside `target`.
         OSError: the disk is full or not writable.
     """
+    check, extract = (_check_zip, _extract_zip) if suffix == ".zip" else (_check_tar, _extract_tar)
     try:
-        with OPENERS[suffix](archive, _room(target.parent)) as members:
-            _refuse_hostile(members)
-            _write_all(members, target)
-    except DAMAGED as error:
+        check(archive, shutil.disk_usage(target.parent).free * 9 // 10)
+    except UserError:
+        raise
+    except Exception as error:  # zipfile and tarfile raise nearly anything at a damaged file
         raise UserError(f"not a whole {suffix} archive ({error})") from error
-
-
-def _room(folder: Path) -> int:
-    return shutil.disk_usage(folder).free * 9 // 10
-
-
-def _sound_zip(path: Path, room: int) -> zipfile.ZipFile:
-    try:
-        archive = zipfile.ZipFile(path)
-        _refuse_too_large((info.file_size for info in archive.infolist()), room)
-        damaged = archive.testzip()
-    except OSError as error:  # zipfile follows a damaged offset to before the file
-        raise zipfile.BadZipFile(str(error)) from error
-    if damaged:
-        raise zipfile.BadZipFile(f"wrong checksum of {damaged!r}")
-    return archive
-
-
-@contextmanager
-def _open_zip(path: Path, room: int) -> Iterator[list[Member]]:
-    with _sound_zip(path, room) as archive:
-        yield [
-            Member(info.filename, _zip_kind(info), partial(archive.open, info))
-            for info in archive.infolist()
-        ]
-
-
-@contextmanager
-def _open_tar(path: Path, room: int) -> Iterator[list[Member]]:
-    with gzip.open(path) as stream:
-        careful = _Careful(stream, 2 * room)  # with headers and padding
-        with tarfile.open(fileobj=careful, mode="r:") as archive:
-            members = []
-            _refuse_too_large((_note(info, archive, members) for info in _onwards(archive)), room)
-            careful.seek(archive.offset)
-            if careful.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("it ends in the middle")  # tarfile itself stays silent here
-            while careful.read(1 << 20):  # the checksum is behind the last byte
-                pass
-            yield members
-
-
-def _onwards(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members; some versions of tarfile follow a negative size back, again and again."""
-    place = 0
-    for info in archive:
-        if archive.offset <= place:
-            raise tarfile.ReadError("a header leads back to an earlier one")
-        place = archive.offset
-        yield info
-
-
-def _note(info: tarfile.TarInfo, archive: tarfile.TarFile, members: list[Member]) -> int:
-    """Append the member, and return its size."""
-    kind = TAR_KINDS.get(info.type, "device")
-    members.append(Member(info.name, kind, partial(archive.extractfile, info)))
-    return info.size
-
-
-def _refuse_too_large(sizes: Iterable[int], room: int) -> None:
-    """Add up the sizes that an archive gives; a compressed one unpacks to a thousand times it."""
-    total = 0
-    for number, size in enumerate(sizes, start=1):
-        total += size
-        if size < 0 or number > MOST_MEMBERS:
-            raise ValueError("it has impossible sizes or too many files")
-        if total > room:
-            raise UserError(TOO_LARGE.format(room))
-
-
-OPENERS = {".zip": _open_zip, ".tar.gz": _open_tar}
-
-
-def _zip_kind(info: zipfile.ZipInfo) -> str:
-    kind = ZIP_KINDS.get(stat.S_IFMT(info.external_attr >> 16), "device")
-    return "folder" if kind == "file" and info.is_dir() else kind
-
-
-def _refuse_hostile(members: list[Member]) -> None:
-    if not any(member.kind == "file" for member in members):
-        raise UserError("the archive holds no files")
-    for member in members:
-        if member.kind not in ("file", "folder"):
-            raise UserError(f"the archive holds a {member.kind}, {member.name!r}: not unpacked")
-        if _leaves(member.name):
-            raise UserError(f"the archive reaches out of its folder, {member.name!r}: not unpacked")
-
-
-def _leaves(name: str) -> bool:
-    path = PureWindowsPath(name)  # knows both separators and drive letters
-    return bool(path.drive or path.root or ".." in path.parts or not path.parts)
-
-
-def _write_all(members: list[Member], target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         root = Path(scratch) / "content"
-        for member in tqdm(members, desc="unpacking", unit="file", disable=None):
-            try:
-                _write(member, root / member.name)
-            except OSError as error:
-                if error.errno in NO_NAME:
-                    raise ValueError(f"{member.name!r}: {error.strerror}") from error
+        try:
+            extract(archive, root)
+        except OSError as error:
+            if error.errno not in NO_NAME:
                 raise
+            raise UserError(f"it holds a name that cannot be written ({error})") from error
         inner = root / target.name
         os.rename(inner if inner.is_dir() else root, target)
 
 
-def _write(member: Member, path: Path) -> None:
-    if member.kind == "folder":
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with member.open() as source, path.open("wb") as file:
-        shutil.copyfileobj(source, file)
+def check_python(suffix: str) -> None:
+    """Raise UserError if this Python cannot unpack such an archive safely."""
+    if suffix == ".tar.gz" and not hasattr(tarfile, "data_filter"):
+        raise UserError(
+            "this Python cannot unpack a tar.gz safely; use Python 3.10.12, 3.11.4 or newer"
+        )
+
+
+def _check_zip(path: Path, room: int) -> None:
+    with zipfile.ZipFile(path) as archive:
+        _check_members(((i.filename, _zip_kind(i), i.file_size) for i in archive.infolist()), room)
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged!r}")
+
+
+def _zip_kind(info: zipfile.ZipInfo) -> str:
+    kind = KINDS.get(stat.S_IFMT(info.external_attr >> 16), "device")
+    return "folder" if kind == "file" and info.is_dir() else kind
+
+
+def _extract_zip(path: Path, root: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(root, _bar(archive.infolist()))
+
+
+class _Onwards:
+    """What tarfile reads from: it would follow a false header to any size, and back."""
+
+    def __init__(self, stream: BinaryIO, most: int):
+        self.stream, self.most, self.tell = stream, most, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MOST_AT_ONCE:
+            raise tarfile.ReadError("a header of impossible size")
+        self.last = self.stream.read(size)
+        return self.last
+
+    def seek(self, place: int) -> int:
+        if place < self.tell():
+            raise tarfile.ReadError("a header leads back to an earlier one")
+        if place > self.most:
+            raise UserError(TOO_LARGE.format(self.most))
+        return self.stream.seek(place)
+
+
+def _check_tar(path: Path, room: int) -> None:
+    with gzip.open(path) as stream:
+        onwards = _Onwards(stream, 2 * room)  # with headers and padding
+        with tarfile.open(fileobj=onwards, mode="r:") as archive:
+            _check_members(((info.name, _tar_kind(info), info.size) for info in archive), room)
+        if onwards.last != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it ends in the middle")  # tarfile itself stays silent here
+        while stream.read(1 << 20):  # the checksum is behind the last byte
+            if stream.tell() > 2 * room:
+                raise UserError(TOO_LARGE.format(room))
+
+
+def _tar_kind(info: tarfile.TarInfo) -> str:
+    if info.issym() or info.islnk():
+        return "symbolic link" if info.issym() else "hard link"
+    return "folder" if info.isdir() else "file" if info.isreg() else "device"
+
+
+def _extract_tar(path: Path, root: Path) -> None:
+    with tarfile.open(path, "r:gz") as archive:
+        archive.extractall(root, _bar(archive.getmembers()), filter="data")
+
+
+def _bar(members: list) -> Iterable:
+    return tqdm(members, desc="unpacking", unit="file", disable=None)
+
+
+def _check_members(members: Iterable[tuple[str, str, int]], room: int) -> None:
+    """Raise for an entry (name, kind, size) that is not a file or folder inside, and for a bomb."""
+    total = files = 0
+    for number, (name, kind, size) in enumerate(members, start=1):
+        if kind not in ("file", "folder"):
+            raise UserError(f"the archive holds a {kind}, {name!r}: not unpacked")
+        path = PureWindowsPath(name)  # knows both separators and drive letters
+        if path.drive or path.root or ".." in path.parts or not path.parts:
+            raise UserError(f"the archive reaches out of its folder, {name!r}: not unpacked")
+        total, files = total + size, files + (kind == "file")
+        if size < 0 or number > MOST_MEMBERS:
+            raise ValueError("it has impossible sizes or too many files")
+        if total > room:
+            raise UserError(TOO_LARGE.format(room))
+    if not files:
+        raise UserError("the archive holds no files")

@@ -1,4 +1,4 @@
-"""From the drawn demo set to trained, tested models: do they learn what they should?"""
+"""From the drawn demo dataset to trained, tested models: do they learn what they should?"""
 
 import re
 from pathlib import Path
@@ -12,14 +12,14 @@ from PIL import Image, ImageFilter
 import test
 import train
 from scripts import held_out_l1, make_demo_dataset
-from scripts.demo_facades import PALETTE
+from scripts.demo_facades.tables import PALETTE
 
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The demo set, small: 24 pairs to train, 6 to test, and the unpaired pictures beside it."""
+    """The demo dataset, small: 24 pairs to train, 6 to test, and the unpaired images beside it."""
     out = tmp_path_factory.mktemp("data") / "demo"
     counts = ["--train", "24", "--val", "0", "--test", "6"]
     make_demo_dataset.main(["--out", str(out), "--size", str(SIZE), *counts, "--workers", "2"])
@@ -43,11 +43,11 @@ def facades(demo, tmp_path_factory):
     return where
 
 
-def test_held_out_l1_is_well_below_that_of_the_mean_picture(facades, capsys):
+def test_held_out_l1_is_well_below_that_of_the_mean_image(facades, capsys):
     held_out_l1.main(facades)
-    said = re.search(r"model ([\d.]+), mean picture ([\d.]+)", capsys.readouterr().out)
-    model, mean_picture = map(float, said.groups())
-    assert model < 0.85 * mean_picture  # 0.75 to 0.79 of it for the seeds 0 to 3
+    said = re.search(r"model ([\d.]+), mean image ([\d.]+)", capsys.readouterr().out)
+    model, mean_image = map(float, said.groups())
+    assert model < 0.85 * mean_image  # 0.75 to 0.79 of it for the seeds 0 to 3
 
 
 def luminance(path):
@@ -71,7 +71,7 @@ def test_windows_are_darker_than_the_wall_around_them(facades, tmp_path):
     assert np.mean(darker) > 0.1  # 0.16 to 0.20 for the seeds 0 to 3; 0.19 in the photographs
 
 
-# CycleGAN on the unpaired pictures
+# CycleGAN on the unpaired images
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,8 @@ def test_workers_do_not_change_a_bit_of_the_weights(network, cycle):
     assert all(torch.equal(alone[key], workers[key]) for key in alone)
 
 
-def pictures(results):
-    """{name: picture} of a folder of results."""
+def images(results):
+    """{name: image} of a folder of results."""
     folder = results / "alone" / "test_latest" / "images"
     return {path.name: np.asarray(Image.open(path)) for path in folder.iterdir()}
 
@@ -105,7 +105,7 @@ def pictures(results):
 def results_of(data, cycle, results, *more):
     where = ["--dataroot", str(data), "--name", "alone", "--checkpoints_dir", str(cycle)]
     test.main([*where, "--results_dir", str(results), "--gpu_ids", "-1", *more])
-    return pictures(results)
+    return images(results)
 
 
 NUMBERS = [f"{i:04d}" for i in range(1, 7)]
@@ -119,7 +119,7 @@ def test_both_directions_at_once_and_each_by_itself(demo, cycle, tmp_path):
     unpaired = Path(f"{demo}_unpaired")
     both = results_of(unpaired, cycle, tmp_path / "both", "--model", "cycle_gan")
     assert both.keys() == named("photo", "real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
-    assert {picture.shape for picture in both.values()} == {(SIZE, SIZE, 3)}
+    assert {image.shape for image in both.values()} == {(SIZE, SIZE, 3)}
     sides = {"A": ("photo", "real_A", "fake_B"), "B": ("label", "real_B", "fake_A")}
     for side, (kind, real, fake) in sides.items():
         only = ["--model", "test", "--model_suffix", f"_{side}"]

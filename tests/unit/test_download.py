@@ -158,7 +158,7 @@ def test_a_tar_becomes_a_folder_without_its_owners_and_modes(server, tmp_path):
     assert files(tmp_path) == [f"out/maps/{NOTE}", "out/maps/train/1.jpg"]
     photo = tmp_path / "out/maps/train/1.jpg"
     assert photo.read_bytes() == PHOTO
-    assert stat.S_IMODE(photo.stat().st_mode) & (stat.S_ISUID | stat.S_IXUSR) == 0
+    assert stat.S_IMODE(photo.stat().st_mode) & (stat.S_ISUID | stat.S_IWGRP | stat.S_IWOTH) == 0
 
 
 def test_an_archive_without_its_own_folder_gets_one(server, tmp_path):
@@ -167,7 +167,7 @@ def test_an_archive_without_its_own_folder_gets_one(server, tmp_path):
     assert files(tmp_path / "out/maps") == UNPACKED
 
 
-def test_a_data_set_that_is_there_is_left_alone(server, tmp_path, capsys):
+def test_a_dataset_that_is_there_is_left_alone(server, tmp_path, capsys):
     (tmp_path / "out/maps").mkdir(parents=True)
     get(server, tmp_path)
     assert "already there" in capsys.readouterr().out
@@ -277,7 +277,7 @@ def test_a_complete_download_is_not_asked_for_again_after_a_full_disk(
 
     server.files[ZIP] = GOOD_ZIP
     with monkeypatch.context() as patched:
-        patched.setattr("scripts.unpack.shutil.copyfileobj", full)
+        patched.setattr("scripts.unpack._extract_zip", full)
         refused(server, tmp_path, "No space left", "--out")
     assert files(tmp_path) == ["out/maps.zip.part", "out/maps.zip.part.json"]
     get(server, tmp_path)
@@ -393,7 +393,8 @@ def test_a_damaged_archive_is_deleted_and_nothing_unpacked(
     server, tmp_path, monkeypatch, path, content
 ):
     written = []
-    monkeypatch.setattr("scripts.unpack._write", lambda *args: written.append(args))
+    for kind in ("zip", "tar"):
+        monkeypatch.setattr(f"scripts.unpack._extract_{kind}", lambda *args: written.append(args))
     server.files[path] = content
     kind = path.split("/")[1] + "-dataset"
     refused(server, tmp_path, server.url + path, "deleted", "--base_url", kind=kind)
@@ -435,7 +436,8 @@ def test_a_hostile_archive_is_refused_before_anything_is_written(
     server, tmp_path, monkeypatch, path, content
 ):
     written = []
-    monkeypatch.setattr("scripts.unpack._write", lambda *args: written.append(args))
+    for kind in ("zip", "tar"):
+        monkeypatch.setattr(f"scripts.unpack._extract_{kind}", lambda *args: written.append(args))
     server.files[path] = content
     kind = path.split("/")[1] + "-dataset"
     refused(server, tmp_path, "not unpacked", kind=kind)
@@ -563,3 +565,10 @@ def test_an_error_is_one_message_and_status_2(server, tmp_path):
     path = "/pix2pix/models-pytorch/facades_label2photo.pth"
     assert done.stderr.startswith(f"error: {server.url}{path}: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_python_without_tar_filters_is_refused_before_the_download(server, tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter")
+    server.files[TAR] = GOOD_TAR
+    refused(server, tmp_path, "tar.gz", "3.10.12", "3.11.4", kind="pix2pix-dataset")
+    assert server.requests == [] and files(tmp_path) == []

@@ -1,4 +1,4 @@
-"""scripts/held_out_l1.py on pictures of one colour, where both numbers are arithmetic."""
+"""scripts/held_out_l1.py on images of one colour, where both numbers are arithmetic."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ GREY = {-0.6: 51, -0.2: 102, 0.2: 153, 0.6: 204}  # what [-1, 1] is in 8 bits
 
 
 def pair(root, phase, name, value, side="B", width=32):
-    """A picture whose half `side` has one value, and the other half another one."""
+    """A image whose half `side` has one value, and the other half another one."""
     path = root / phase / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", (2 * width, 32), (255, 255, 255))
@@ -51,8 +51,8 @@ def test_numbers_are_those_of_arithmetic(zero, capsys, direction, side):
     pair(zero, "test", 1, 0.6, side)
     pair(zero, "test", 2, -0.2, side)
     run(zero, "--direction", direction)
-    # model (0.6 + 0.2) / 2; mean picture ((0.6 + 1.4 / 3) + (1.4 / 3 - 0.2)) / 2
-    expected = "phase test: model 0.4000, mean picture 0.6667, ratio 0.60"
+    # model (0.6 + 0.2) / 2; mean image ((0.6 + 1.4 / 3) + (1.4 / 3 - 0.2)) / 2
+    expected = "phase test: model 0.4000, mean image 0.6667, ratio 0.60"
     assert expected in capsys.readouterr().out
 
 
@@ -62,14 +62,14 @@ def test_phase_and_num_test_choose_the_held_out_pairs(zero, capsys):
     pair(zero, "val", 1, 0.2)
     pair(zero, "val", 2, 0.6)
     run(zero, "--phase", "val", "--num_test", "1")
-    assert "phase val: model 0.2000, mean picture 0.2000, ratio 1.00" in capsys.readouterr().out
+    assert "phase val: model 0.2000, mean image 0.2000, ratio 1.00" in capsys.readouterr().out
 
 
 def test_targets_that_are_all_equal_leave_no_ratio(zero, capsys):
     pair(zero, "train", 1, 0.2)
     pair(zero, "test", 1, 0.2)
     run(zero)
-    assert capsys.readouterr().out.rstrip().endswith("model 0.2000, mean picture 0.0000")
+    assert capsys.readouterr().out.rstrip().endswith("model 0.2000, mean image 0.0000")
 
 
 def test_eval_reaches_the_model(monkeypatch):
@@ -88,10 +88,10 @@ def test_eval_reaches_the_model(monkeypatch):
     assert modes == ["eval", "test", "test"]
 
 
-def test_the_mean_picture_is_the_mean():
-    pictures = torch.rand(7, 1, 3, 4, 5)
-    found = held_out_l1.mean_picture(iter(pictures))
-    assert torch.allclose(found, pictures.double().mean(0), atol=1e-12)
+def test_the_mean_image_is_the_mean():
+    images = torch.rand(7, 1, 3, 4, 5)
+    found = held_out_l1.mean_image(iter(images))
+    assert torch.allclose(found, images.double().mean(0), atol=1e-12)
 
 
 def test_targets_of_different_sizes_are_refused(zero):
@@ -100,7 +100,7 @@ def test_targets_of_different_sizes_are_refused(zero):
     pair(zero, "test", 1, 0.2)
     with pytest.raises(UserError, match="32x32 and 64x32.*--preprocess resize_and_crop"):
         run(zero, "--preprocess", "none")
-    (zero / "train" / "1.png").unlink()  # the mean is there, and the test picture does not fit it
+    (zero / "train" / "1.png").unlink()  # the mean is there, and the test image does not fit it
     with pytest.raises(UserError, match="64x32 and 32x32.*--preprocess resize_and_crop"):
         run(zero, "--preprocess", "none")
 
