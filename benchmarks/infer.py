@@ -41,7 +41,6 @@ class PlainLoop(TestingRun):
     @torch.no_grad()
     def run(self) -> None:
         """Build, load, then read, translate and save, image by image."""
-        from benchmarks.plain_step import with_torch_s_convolutions
         from models.networks import define_G
         from options.test_options import TestOptions
 
@@ -49,7 +48,7 @@ class PlainLoop(TestingRun):
         net = define_G(3, 3, opt.ngf, opt.netG, opt.norm, not opt.no_dropout)
         weights = torch.load(self.root / "n/latest_net_G.pth", weights_only=True)
         net.load_state_dict(weights)
-        with_torch_s_convolutions(net).to(opt.device)
+        net.to(opt.device)
         for path in self.root.glob("test/*"):
             whole = Image.open(path).convert("RGB")
             images = {x: whole.crop((x, 0, x + 256, 256)) for x in range(0, whole.width, 256)}

@@ -4,38 +4,20 @@ Contiguous, torch's own layers, one call of a network for each of its uses, defa
 """
 
 import copy
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks import norms
-from models.networks.cpu_layers.small_maps import DoublingConv, HalvingConv
-from models.networks.cpu_layers.winograd import Conv3x3
-
-PLAIN_NORMS = {
-    "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
-    "batch": nn.BatchNorm2d,
-}
-FASTER = (Conv3x3, HalvingConv, DoublingConv, norms.InstanceNorm2d, norms.BatchNorm2d)
-
-
-def with_torch_s_convolutions(net: nn.Module) -> nn.Module:
-    """`net` itself, its faster layers turned into those of torch that they derive from."""
-    for layer in net.modules():
-        if isinstance(layer, FASTER):
-            layer.__class__ = type(layer).__bases__[0]
-        if hasattr(layer, "computes_in_channels_last"):
-            layer.computes_in_channels_last = False
-    return net
+from models.networks import cpu_layers
 
 
 def plain_networks(model: nn.Module) -> dict[str, nn.Module]:
     """Copies of the networks of a model of ours, of torch's own layers, contiguous."""
     nets = {name: copy.deepcopy(net) for name, net in model.named_networks().items()}
     for net in nets.values():
-        with_torch_s_convolutions(net).to(memory_format=torch.contiguous_format)
+        cpu_layers.swap_out(net)
+        net.to(memory_format=torch.contiguous_format)
     return nets
 
 

@@ -11,6 +11,7 @@ import models
 import train
 from options.train_options import TrainOptions
 from util import checkpoint, distributed
+from util.checkpoint import train_state
 from util.training.progress import Progress
 
 EPOCHS = ["--n_epochs", "2", "--n_epochs_decay", "2", "--load_size", "40"]
@@ -184,9 +185,9 @@ def test_lists_are_options_of_the_run_too(data, here, tmp_path, monkeypatch):
 def test_the_training_state_is_opened_once(data, here, monkeypatch):
     argv = command(data, "n", "--model", "template", "--n_epochs", "1", "--n_epochs_decay", "0")
     train.main(argv)
-    opened, load = [], checkpoint.load
+    opened, load = [], train_state.load
     monkeypatch.setattr(
-        checkpoint, "load", lambda path, **more: opened.append(path) or load(path, **more)
+        train_state, "load", lambda path, **more: opened.append(path) or load(path, **more)
     )
     train.main([*argv, "--continue_train", "--n_epochs", "2"])
     assert opened == [checkpoint.state_path("checkpoints/n", "latest")]
