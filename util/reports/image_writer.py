@@ -32,7 +32,7 @@ class HostCopy:
         return self._host.numpy()
 
 
-class ImageWriter:
+class ImageWriter(ThreadPoolExecutor):
     """Writes images in threads; use it in a `with`, which ends when all are on disk.
 
     After an exception in the block, what still waits is dropped. `aspect_ratio` is as for
@@ -41,8 +41,8 @@ class ImageWriter:
 
     def __init__(self, aspect_ratio: float = 1.0, threads: int | None = None) -> None:
         threads = threads or min(THREADS, os.cpu_count() or 1)
+        super().__init__(threads, thread_name_prefix="image")
         self.aspect_ratio, self._places = aspect_ratio, threads * QUEUE
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="image")
         self._writing: deque[Future[None]] = deque()
 
     def add(self, images: HostCopy, paths: Sequence[Path]) -> None:
@@ -56,15 +56,12 @@ class ImageWriter:
         for index, path in enumerate(paths):
             if len(self._writing) == self._places:
                 self._writing.popleft().result()
-            self._writing.append(self._pool.submit(self._write, images, index, path))
+            self._writing.append(self.submit(self._write, images, index, path))
 
     def _write(self, images: HostCopy, index: int, path: Path) -> None:
         save_image(images.numpy()[index], str(path), self.aspect_ratio)
 
-    def __enter__(self) -> "ImageWriter":
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        self.shutdown(cancel_futures=kind is not None)
         while kind is None and self._writing:
             self._writing.popleft().result()

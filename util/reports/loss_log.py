@@ -47,12 +47,12 @@ class LossLog:
         Its place is that of the original: `iters` images of the epoch (from 1), `total_iters` in
         all. An image `took` so many seconds of computing and was `waited` for so many.
         """
-        losses = {one_line(name): value for name, value in losses.items()}
+        named = {one_line(name): value for name, value in losses.items()}
         line = f"(epoch: {epoch}, iters: {iters}, time: {took:.3f}, data: {waited:.3f}) "
-        line += " ".join(f"{name}: {value:.3f}" for name, value in losses.items())
+        line += " ".join(f"{name}: {value:.3f}" for name, value in named.items())
         _append(self.text, line + "\n")
-        row: dict[str, object] = {"epoch": epoch, "iters": iters, "total_iters": total_iters}
-        row |= {"time": f"{took:.6f}", "data": f"{waited:.6f}"} | losses
+        times = {"time": f"{took:.6f}", "data": f"{waited:.6f}"}
+        row = {"epoch": epoch, "iters": iters, "total_iters": total_iters, **times, **named}
         if not self.columns:
             self._start_table(list(row))
         _append(self.table, _as_csv([row], self.columns))

@@ -105,7 +105,7 @@ class ResultsPage(ExitStack):
             self._write("row", name, cells, self.image_size)
         self.rows += 1
 
-    def __exit__(self, *exception: Any) -> bool:
+    def __exit__(self, *exception: Any) -> bool | None:
         with self._errors():
             return super().__exit__(*exception)
 

@@ -23,6 +23,7 @@ from util.errors import UserError
 
 NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has two
+STOPPING = "finishing this step and saving; Ctrl-C again leaves at once"
 Losses = Mapping[str, Tensor | float]
 
 
@@ -57,9 +58,9 @@ class StepMonitor:
                 raise KeyboardInterrupt
             return
         self._signal, self._signal_time = number, time.monotonic()
-        if distributed.is_main():  # not print: it may be what was interrupted
-            told = "finishing this step and saving; Ctrl-C again leaves at once"
-            os.write(2, f"\n{signal.Signals(number).name}: {told}\n".encode())
+        if distributed.is_main():
+            message = f"\n{signal.Signals(number).name}: {STOPPING}\n"
+            os.write(2, message.encode())  # not print: it may be what was interrupted
 
     def after_step(self, where: str, losses: Losses, paths: Sequence[str]) -> None:
         """Exchange with the other ranks how this step went; UserError if a loss is not finite.
@@ -69,7 +70,7 @@ class StepMonitor:
         if distributed.launcher_is_gone():
             self._signal = self._signal or signal.SIGTERM
         self._pending.append((where, losses, paths))
-        bad = sum(map(_nan_unless_finite, losses.values()), torch.zeros(())).isnan()
+        bad = (torch.zeros(()) + sum(map(_nan_unless_finite, losses.values()))).isnan()
         self._take(self._flags.cast(torch.stack([bad * 0 + self._signal, bad * 1]).float()))
 
     def settle(self) -> None:

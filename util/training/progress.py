@@ -83,10 +83,8 @@ class Progress:
         self.clock.add_time(waiting=False)
         self.epoch_start = self.print_start = copy(self.clock)
         hidden = not (distributed.is_main() and sys.stderr.isatty())
-        title = f"epoch {epoch}/{self.last_epoch}"
-        self.bar = tqdm(
-            None, title, len(self.loader), initial=self.epoch_iter, disable=hidden, **BAR
-        )
+        self.bar = tqdm(total=len(self.loader), initial=self.epoch_iter, disable=hidden, **BAR)
+        self.bar.set_description(f"epoch {epoch}/{self.last_epoch}")
         for batch in on_device(self.loader, self.opt.device):
             self.clock.add_time(waiting=True)
             yield batch

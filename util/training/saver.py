@@ -61,22 +61,20 @@ class Saver:
         if ranks != distributed.world_size():
             distributed.print0(
                 f"so far on {ranks} rank{'s' * (ranks > 1)}, now on {distributed.world_size()}, "
-                f"{self.opt.global_batch_size} images in a batch of all; the image pools are dealt "
-                "anew"
+                f"{self.opt.global_batch_size} images in a batch of all; image pools are dealt anew"
             )
         return counters
 
     def _print_start(self) -> None:
         if self.opt.continue_train:
             distributed.print0(
-                f"{self.folder} has no training state, as in checkpoints of the original: the "
-                "weights were loaded; optimizers, image pools and random numbers start afresh, in "
-                f"epoch {self.opt.epoch_count} (--epoch_count)"
+                f"{self.folder} has no training state, as from the original: only the weights were "
+                f"loaded; training starts afresh in epoch {self.opt.epoch_count} (--epoch_count)"
             )
         elif checkpoint.state_path(self.folder, "latest").exists():
             distributed.print0(
                 f"{self.folder} holds an earlier run, which --continue_train would continue; "
-                "this one takes its place, and keeps its last checkpoint as 'previous'"
+                "this one replaces it, and keeps its last checkpoint as 'previous'"
             )
 
     def save(self, tags: list[str], counters: Counters) -> None:
