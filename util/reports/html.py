@@ -1,14 +1,12 @@
 """What the training page and the results page share. Neither needs a server or a network.
 
 File names, options and loss names may hold anything: jinja2 escapes them in HTML, and in addresses
-they are percent-encoded. The only scripts that a page may run are its own: its
-Content-Security-Policy carries their hashes.
+they are percent-encoded. A page may run no scripts but its own, as its policy has their hashes.
 """
 
 import base64
 import hashlib
 import os
-from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,15 +14,13 @@ import jinja2
 from markupsafe import Markup
 
 ASSETS = Path(__file__).parent / "assets"
-
-
-@cache
-def template(name: str) -> jinja2.Template:
-    """A template of assets/, which escapes what is put into it."""
-    loader = jinja2.FileSystemLoader(ASSETS)
-    return jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    ).get_template(name)
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(ASSETS),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    auto_reload=False,
+)
 
 
 def assets(*names: str) -> Markup:
@@ -46,3 +42,6 @@ def policy(*scripts: str) -> str:
 def percent_encoded(name: str, safe: str = "/") -> str:
     """A file name as part of an address, also one that is not valid Unicode."""
     return quote(os.fsencode(name), safe=safe)
+
+
+TEMPLATES.globals.update(assets=assets, policy=policy)

@@ -20,7 +20,6 @@ class HostCopy:
     """A tensor on its way to main memory; a GPU copies while Python continues."""
 
     def __init__(self, tensor: Tensor) -> None:
-        """Start to copy `tensor`; what is done to it later is not seen."""
         self._arrived = torch.cuda.Event() if tensor.is_cuda else None
         self._host = tensor.to("cpu", non_blocking=tensor.is_cuda)  # into pinned memory
         if self._arrived:
@@ -33,27 +32,23 @@ class HostCopy:
         return self._host.numpy()
 
 
-class ImageWriter:
+class ImageWriter(ThreadPoolExecutor):
     """Writes images in threads; use it in a `with`, which ends when all are on disk.
 
-    At most `threads * QUEUE` images wait or are written at a time: `add` waits for a place, so
-    memory does not grow with their number. After an exception in the block, what still waits is
-    dropped.
-
-    Args:
-        aspect_ratio: as for `save_image`.
-        threads: how many write at once; None for as many as pay here.
+    After an exception in the block, what still waits is dropped. `aspect_ratio` is as for
+    `save_image`.
     """
 
     def __init__(self, aspect_ratio: float = 1.0, threads: int | None = None) -> None:
-        """Start no thread yet: the pool does when there is something to write."""
         threads = threads or min(THREADS, os.cpu_count() or 1)
+        super().__init__(threads, thread_name_prefix="image")
         self.aspect_ratio, self._places = aspect_ratio, threads * QUEUE
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="image")
         self._writing: deque[Future[None]] = deque()
 
     def add(self, images: HostCopy, paths: Sequence[Path]) -> None:
         """Have the first of `images`, (N, H, W, 3) uint8, written to `paths`, soon.
+
+        Waits while the queue is full, so that memory does not grow with the number of images.
 
         Raises:
             UserError: an earlier image cannot be written.
@@ -61,17 +56,12 @@ class ImageWriter:
         for index, path in enumerate(paths):
             if len(self._writing) == self._places:
                 self._writing.popleft().result()
-            self._writing.append(self._pool.submit(self._write, images, index, path))
+            self._writing.append(self.submit(self._write, images, index, path))
 
     def _write(self, images: HostCopy, index: int, path: Path) -> None:
         save_image(images.numpy()[index], str(path), self.aspect_ratio)
 
-    def __enter__(self) -> "ImageWriter":
-        """The writer itself."""
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        """Wait until all is written; raises what went wrong, unless something did already."""
-        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        self.shutdown(cancel_futures=kind is not None)
         while kind is None and self._writing:
             self._writing.popleft().result()

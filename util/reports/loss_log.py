@@ -13,8 +13,9 @@ from pathlib import Path
 from util.errors import one_line
 from util.files import atomic_write, encoded, explain_write_errors
 
-CONTINUED = ", continued"  # in the heading of a start that continues the run
 Losses = Mapping[str, float]
+RULE = "=" * 16  # around the heading of a start
+CONTINUED = ", continued"  # in the heading of a start that continues the run
 LINE = re.compile(rb"(?:=====|\(epoch: (\d{1,9}), iters: (\d{1,12}), ).*\n")
 
 
@@ -22,51 +23,39 @@ class LossLog:
     """Appends to `loss_log.txt` and `losses.csv` in the experiment's folder.
 
     loss_log.txt gets a new heading for each start, as in the original. losses.csv is one table of
-    one run. Where a run continues, lines from beyond that place are taken out of both, the
-    table's with the first new row.
-
-    Args:
-        folder: the experiment's folder.
-        resume_at: (epoch, images of it, images in all) seen when the run continues; None: a new
-            run.
+    one run. Where a run continues at `resume_at`, (epoch, images of it, images in all) seen, lines
+    from beyond that are taken out of both, the table's with the first new row.
 
     Raises:
         UserError: a file cannot be written; from every method.
     """
 
     def __init__(self, folder: Path, resume_at: tuple[int, int, int] | None = None):
-        """Write the heading of this start."""
         self.text, self.table = Path(folder) / "loss_log.txt", Path(folder) / "losses.csv"
         self.resume_at = resume_at
         self.columns: list[str] = []  # none until the first row
         if resume_at and self.text.exists():
             self._cut_text(resume_at[:2])
-        heading = f" Training Loss ({time.strftime('%c')}{CONTINUED if resume_at else ''}) "
-        self._append(self.text, f"{'=' * 16}{heading}{'=' * 16}\n")
+        start = time.strftime("%c") + (CONTINUED if resume_at else "")
+        _append(self.text, f"{RULE} Training Loss ({start}) {RULE}\n")
 
     def add(
-        self,
-        epoch: int,
-        iters: int,
-        total_iters: int,
-        seconds: float,
-        waited: float,
-        losses: Losses,
+        self, epoch: int, iters: int, total_iters: int, took: float, waited: float, losses: Losses
     ) -> str:
         """Log the losses of a step; returns the line of loss_log.txt.
 
         Its place is that of the original: `iters` images of the epoch (from 1), `total_iters` in
-        all. `seconds` were spent computing and `waited` waiting for data, for each image.
+        all. An image `took` so many seconds of computing and was `waited` for so many.
         """
-        line = f"(epoch: {epoch}, iters: {iters}, time: {seconds:.3f}, data: {waited:.3f}) "
-        line += " ".join(f"{one_line(name)}: {value:.3f}" for name, value in losses.items())
-        self._append(self.text, line + "\n")
-        row: dict[str, object] = {"epoch": epoch, "iters": iters, "total_iters": total_iters}
-        row |= {"time": f"{seconds:.6f}", "data": f"{waited:.6f}"}
-        row |= {one_line(name): value for name, value in losses.items()}
+        named = {one_line(name): value for name, value in losses.items()}
+        line = f"(epoch: {epoch}, iters: {iters}, time: {took:.3f}, data: {waited:.3f}) "
+        line += " ".join(f"{name}: {value:.3f}" for name, value in named.items())
+        _append(self.text, line + "\n")
+        times = {"time": f"{took:.6f}", "data": f"{waited:.6f}"}
+        row = {"epoch": epoch, "iters": iters, "total_iters": total_iters, **times, **named}
         if not self.columns:
             self._start_table(list(row))
-        self._append(self.table, _as_csv([row], self.columns))
+        _append(self.table, _as_csv([row], self.columns))
         return line
 
     def flush(self) -> None:
@@ -88,21 +77,21 @@ class LossLog:
 
     def _start_table(self, columns: list[str]) -> None:
         """Keep the rows before this start; they may have other losses than this run has."""
+        kept = []
         with explain_write_errors(self.table):
-            kept = []
             if self.table.exists() and self.resume_at:
                 kept = _rows_up_to(self.resume_at[2], self.table)
             elif self.table.exists():  # of an earlier run
                 os.replace(self.table, self.table.with_name("previous_losses.csv"))
             self.columns = list(dict.fromkeys([*(kept[0] if kept else ()), *columns]))
-            header = {name: name for name in self.columns}
+            header = dict(zip(self.columns, self.columns, strict=True))
             with atomic_write(self.table) as file:
                 file.write(encoded(_as_csv([header, *kept], self.columns)))
 
-    @staticmethod
-    def _append(path: Path, text: str) -> None:
-        with explain_write_errors(path), open(path, "ab") as file:
-            file.write(encoded(text))
+
+def _append(path: Path, text: str) -> None:
+    with explain_write_errors(path), open(path, "ab") as file:
+        file.write(encoded(text))
 
 
 def _place(line: bytes) -> tuple[float, ...]:

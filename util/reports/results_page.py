@@ -1,7 +1,6 @@
 """The results of a test on disk: one image file per tested image and visual, and the page."""
 
 import argparse
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from util.distributed import NoOp
 from util.files import atomic_write, explain_write_errors
 from util.reports import html
 from util.reports.image_writer import HostCopy, ImageWriter
@@ -18,24 +18,18 @@ from util.util import tensor2im, to_uint8
 
 
 class Results(ExitStack):
-    """Writes `images/<stem>_<visual>.png` and `index.html`; use it in a `with`.
+    """Writes `images/<stem>_<visual>.png` and `index.html` to a folder; use it in a `with`.
 
     Images are written in threads, so an error may be raised by a later `add`, or at the end of
-    the block.
-
-    Args:
-        opt: reads name, phase, epoch, display_winsize, aspect_ratio and use_wandb.
-        folder: where to.
+    the block. `opt` needs name, phase, epoch, display_winsize, aspect_ratio and use_wandb.
     """
 
     def __init__(self, opt: argparse.Namespace, folder: Path):
-        """Open the page."""
         super().__init__()
         self.folder = Path(folder)
         self._taken: set[str] = set()  # names of files
-        self.wandb = WandbLog(opt) if opt.use_wandb else None
-        if self.wandb:
-            self.callback(self.wandb.close)
+        self.wandb = WandbLog(opt) if opt.use_wandb else NoOp()
+        self.callback(self.wandb.close)
         title = f"{opt.name}, {opt.phase}, epoch {opt.epoch}"
         self.page = self.enter_context(ResultsPage(folder, title, opt.display_winsize))
         # closed before the page, which is put in place only if all images are on disk
@@ -57,7 +51,7 @@ class Results(ExitStack):
             self.page.add(stem, {name: f"{stem}_{name}.png" for name in copies})
             if self.wandb:
                 shown = {name: copy.numpy()[index] for name, copy in copies.items()}
-                self.wandb.add_visuals(self.page.rows, shown)
+                self.wandb.add(self.page.rows, shown)
 
     def _unused(self, stem: str, visuals: Sequence[str]) -> str:
         """`stem`, with a number where its files would replace those of another image.
@@ -65,12 +59,11 @@ class Results(ExitStack):
         A folder may hold 1.jpg and 1.png, or sub/1.jpg; and x_real.png with the visual A has the
         file name of x.png with real_A.
         """
-        for number in itertools.count(1):
-            free = f"{stem}_{number}" if number > 1 else stem
-            names = {f"{free}_{visual}.png" for visual in visuals}
-            if self._taken.isdisjoint(names):
-                break
-        self._taken |= names
+        free, number = stem, 1
+        while not self._taken.isdisjoint(names := [f"{free}_{visual}.png" for visual in visuals]):
+            number += 1
+            free = f"{stem}_{number}"
+        self._taken.update(names)
         return free
 
 
@@ -81,14 +74,14 @@ def _images(visual: Any) -> torch.Tensor:
     return torch.from_numpy(tensor2im(visual))[None]
 
 
-class ResultsPage:
+class ResultsPage(ExitStack):
     """`index.html` of a test: one row per tested image. Use it in a `with`.
 
     Rows go to a temporary file as they come, so memory does not grow with their number; the page
     appears, whole, at the end of the block. After an exception in it there is no new page.
 
     Args:
-        folder: folder of the page, with the images in its `images/`; made if missing.
+        folder: of the page, with the images in its `images/`; made if missing.
         title: heading of the page.
         image_size: width of the images on the page, in CSS pixels.
 
@@ -97,15 +90,13 @@ class ResultsPage:
     """
 
     def __init__(self, folder: str | os.PathLike[str], title: str, image_size: int = 256) -> None:
-        """Start the temporary file."""
+        super().__init__()
         self.folder, self.image_size, self.rows = Path(folder), image_size, 0
-        self._closing = ExitStack()
         with self._errors():
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
-            page = atomic_write(self.folder / "index.html")
-            self._file = self._closing.enter_context(page)
-            self._closing.push(self._finish)
-            self._write("head", title, html.assets("page.css"), html.policy())
+            self._file = self.enter_context(atomic_write(self.folder / "index.html"))
+            self.push(self._finish)
+            self._write("head", title)
 
     def add(self, name: str, images: Mapping[str, str]) -> None:
         """Add a row with this heading; `images` is label to file name, relative to `images/`."""
@@ -114,22 +105,17 @@ class ResultsPage:
             self._write("row", name, cells, self.image_size)
         self.rows += 1
 
-    def __enter__(self) -> "ResultsPage":
-        """The page itself."""
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        """Put the page in its place, or drop it after an exception."""
+    def __exit__(self, *exception: Any) -> bool | None:
         with self._errors():
-            self._closing.__exit__(*exception)
+            return super().__exit__(*exception)
 
     def _finish(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is None:
             self._write("foot", self.rows)
 
     def _write(self, macro: str, *arguments: object) -> None:
-        text = getattr(html.template("results.html").module, macro)(*arguments)
-        self._file.write(text.encode("utf-8", "replace"))
+        page = html.TEMPLATES.get_template("results.html").module
+        self._file.write(getattr(page, macro)(*arguments).encode("utf-8", "replace"))
 
     def _errors(self) -> AbstractContextManager[None]:
         return explain_write_errors(self.folder, "choose another place with --results_dir")

@@ -31,12 +31,8 @@ class TrainingPage:
     continues.
 
     Args:
-        web_dir: folder of the page; made if missing.
-        title: heading of the page.
-        options: shown as a table of names and values.
         image_size: width of the images on the page, in CSS pixels.
-        resume_at: images seen when training continues: earlier entries stay, later ones are
-            dropped. None starts the page afresh.
+        resume_at: images seen when training continues; later entries are dropped. None: a new run.
         refresh_seconds: how often an open page looks for new entries.
 
     Raises:
@@ -52,51 +48,38 @@ class TrainingPage:
         resume_at: int | None = None,
         refresh_seconds: float = 30,
     ) -> None:
-        """Write the shell, and start data.js or cut it."""
         self.folder = Path(web_dir)
         self._failed = False
+        look = {"image_size": image_size, "refresh_seconds": refresh_seconds}
+        template = html.TEMPLATES.get_template("training.html")
+        page = template.render(title=title, options=options or {}, **look)
         with explain_write_errors(self.folder, "turn the page off with --no_html"):
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
             _keep_entries(self.folder / "data.js", resume_at)
-            scripts = [html.assets("uplot/uPlot.iife.min.js"), html.assets("training.js")]
-            page = html.template("training.html").render(
-                title=title,
-                options=options or {},
-                image_size=image_size,
-                refresh_seconds=refresh_seconds,
-                css=html.assets("uplot/uPlot.min.css", "page.css"),
-                scripts=scripts,
-                licence=html.assets("uplot/LICENSE"),
-                policy=html.policy(*scripts),
-            )
             with atomic_write(self.folder / "index.html") as file:
                 file.write(page.encode("utf-8", "replace"))
 
-    def add_losses(self, epoch: int, total_iters: int, losses: Mapping[str, float]) -> None:
-        """Add a point to each curve; a loss that is not finite makes a gap in its curve."""
+    def add_losses(self, epoch: int, seen: int, losses: Mapping[str, float]) -> None:
+        """Add a point to each curve, at `seen` images; a loss that is not finite makes a gap."""
         pairs = [[name, _number(value)] for name, value in losses.items()]
         with self._write_errors_logged():
-            self._append({"epoch": epoch, "total_iters": total_iters, "losses": pairs})
+            self._append({"epoch": epoch, "total_iters": seen, "losses": pairs})
 
     def add_visuals(
-        self,
-        epoch: int,
-        total_iters: int,
-        visuals: Mapping[str, np.ndarray],
-        captions: Sequence[str] = (),
+        self, epoch: int, seen: int, visuals: Mapping[str, np.ndarray], captions: Sequence[str] = ()
     ) -> None:
         """Show the images of an epoch in place of any that it showed before.
 
         Args:
             epoch: counted from 1.
-            total_iters: images seen so far.
-            visuals: label to uint8 image (H, W, 3); kept as `images/epoch001_label.png`.
+            seen: images so far.
+            visuals: label to uint8 image (H, W, 3).
             captions: lines of text beside the epoch's number, such as the paths of the images.
         """
         with self._write_errors_logged():
             pairs = [[name, self._save(epoch, name, image)] for name, image in visuals.items()]
-            entry = {"epoch": epoch, "total_iters": total_iters, "visuals": pairs}
-            self._append(entry | {"captions": list(captions)})
+            entry = {"epoch": epoch, "total_iters": seen, "visuals": pairs}
+            self._append({**entry, "captions": list(captions)})
 
     def _save(self, epoch: int, name: str, image: np.ndarray) -> str:
         """Write one image; returns its address as seen from the page."""
@@ -118,7 +101,6 @@ class TrainingPage:
 
     @contextmanager
     def _write_errors_logged(self) -> Iterator[None]:
-        """A failed page write must not stop training: it is logged, the first time."""
         try:
             yield
         except OSError as error:

@@ -1,21 +1,19 @@
 """What ends a run between two steps: a signal, or a loss that is not finite.
 
 From a signal to the exit: the handler only notes the signal's number, and the running step ends as
-ever. `StepMonitor.after_step` then tells all ranks the number that any of them has noted (on a GPU
-one step later, as nobody waits for the device), so that all leave after the same step. `Progress`
-sees it in `stop`, saves unless this step was just saved, prints the command that continues the run
-and exits with status 128 + number. A second Ctrl-C leaves at once. A loss that is not finite is
-told in the same way; it ends the run with a message, and nothing is saved.
+ever. `after_step` tells it to all ranks, so that all leave after the same step (on a GPU one step
+later, as nobody waits for the device). `Progress` then sees `stop`, saves unless this step was just
+saved, and calls `leave`, which prints the command that continues the run and exits with status
+128 + number. A second Ctrl-C exits at once, without saving.
 """
 
-import math
 import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -25,21 +23,18 @@ from util.errors import UserError
 
 NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has two
+STOPPING = "finishing this step and saving; Ctrl-C again leaves at once"
 Losses = Mapping[str, Tensor | float]
-STOPPING = "finishing this step and saving; Ctrl-C again leaves at once\n"
 
 
 class StepMonitor:
     """Keeps signals until a step is done, and looks at its losses; use it in a `with`.
 
-    All ranks hear of both after the same step, whichever rank they came to.
-
     Attributes:
-        stop: the number of the signal that asks to stop; 0 if none did.
+        stop: the number of the signal, to any of the ranks, that asks to stop; 0 if none did.
     """
 
     def __init__(self) -> None:
-        """Nothing was asked for."""
         self.stop = 0
         self._signal, self._signal_time = 0, 0.0
         self._flags = distributed.StepFlags()
@@ -47,14 +42,12 @@ class StepMonitor:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StepMonitor":
-        """From here on the signals wait."""
         if threading.current_thread() is threading.main_thread():
             wanted = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
             self._handlers = {number: signal.signal(number, self._on_signal) for number in wanted}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Signals do again what they did before."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
@@ -65,36 +58,33 @@ class StepMonitor:
                 raise KeyboardInterrupt
             return
         self._signal, self._signal_time = number, time.monotonic()
-        if distributed.is_main():  # not print: it may be what was interrupted
-            os.write(2, f"\n{signal.Signals(number).name}: {STOPPING}".encode())
+        if distributed.is_main():
+            message = f"\n{signal.Signals(number).name}: {STOPPING}\n"
+            os.write(2, message.encode())  # not print: it may be what was interrupted
 
     def after_step(self, where: str, losses: Losses, paths: Sequence[str]) -> None:
-        """Tell the other ranks how this one's step went, and hear of theirs.
+        """Exchange with the other ranks how this step went; UserError if a loss is not finite.
 
-        A message about the losses says `where` they were, and `paths`, the images of the batch.
-
-        Raises:
-            UserError: a loss is not finite, on any of the ranks.
+        That message says `where` in the run it was, and `paths`, the images of the batch.
         """
         if distributed.launcher_is_gone():
             self._signal = self._signal or signal.SIGTERM
         self._pending.append((where, losses, paths))
-        self._take(self._flags.cast(self._flags_of(losses)))
+        bad = (torch.zeros(()) + sum(map(_nan_unless_finite, losses.values()))).isnan()
+        self._take(self._flags.cast(torch.stack([bad * 0 + self._signal, bad * 1]).float()))
 
     def settle(self) -> None:
         """Hear of all steps so far, before something is written that must be good."""
         self._take(self._flags.settle())
 
-    def _flags_of(self, losses: Losses) -> Tensor:
-        """(2,): the signal, and 1 if a loss is not finite; on the device of the losses."""
-        numbers = [value for value in losses.values() if not isinstance(value, Tensor)]
-        tensors = [value.detach() for value in losses.values() if isinstance(value, Tensor)]
-        finite = [value.isfinite().all() for value in tensors] or [torch.tensor(True)]
-        bad = ~torch.stack([value.to(finite[0].device) for value in finite]).all()
-        bad_number = int(not all(map(math.isfinite, numbers)))
-        return torch.stack([bad * 0 + self._signal, bad + bad_number]).float()
+    def leave(self, done: str) -> NoReturn:
+        """Exit as `stop` asks, on all ranks at once; `done` ends the message."""
+        distributed.barrier()  # torchrun ends the others as soon as one has left
+        distributed.print0(f"stopped by {signal.Signals(self.stop).name} and saved, {done}")
+        raise SystemExit(128 + self.stop)
 
     def _take(self, flags: list[float]) -> None:
+        """Act on the largest signal and on bad losses of a step; no flags on a GPU's first step."""
         if not flags:
             return
         self.stop = max(self.stop, int(flags[0]))
@@ -102,15 +92,19 @@ class StepMonitor:
         if flags[1]:
             told = list(filter(None, distributed.gather_everywhere(_bad(losses, paths))))
             raise UserError(
-                f"{where}: {told[0]}. Training stopped; the checkpoints are from before that. "
-                "Look at these images, or lower --lr and start anew; --continue_train continues "
-                "from the last checkpoint"
+                f"{where}: {told[0]}. Training stopped; look at these images, or start anew with a "
+                "lower --lr. --continue_train continues from the last checkpoint, made before that"
             )
+
+
+def _nan_unless_finite(value: Tensor | float) -> Tensor | float:
+    """NaN if the value holds an infinity or a NaN, else 0; does not wait for the device."""
+    return (value.detach() * 0).sum() if isinstance(value, Tensor) else value * 0
 
 
 def _bad(losses: Losses, paths: Sequence[str]) -> str:
     """A phrase about the losses that are not finite and their batch; empty if all are."""
-    values = {k: torch.as_tensor(v).detach() for k, v in losses.items()}
-    bad = [f"loss {k} is {v.sum().item()}" for k, v in values.items() if not v.isfinite().all()]
+    found = {k: torch.as_tensor(v).sum() for k, v in losses.items() if _nan_unless_finite(v) != 0}
+    bad = [f"loss {name} is {value.item()}" for name, value in found.items()]
     shown = ", ".join(map(str, paths[:4])) + (", …" if len(paths) > 4 else "")
     return f"{', '.join(bad)} in the batch of {shown}" if bad else ""

@@ -8,14 +8,10 @@ from torch import Tensor
 
 
 def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    """The same batches; on CUDA their tensors are copied beside the step that still runs.
+    """The same batches; on CUDA their tensors, in pinned memory, are copied during a step.
 
     A step only queues its work, so the copy of the next batch starts while it is computed; the
-    stream of the steps waits for it. The loader's memory should be pinned.
-
-    Args:
-        batches: tensors, or dicts and lists of them and of other things.
-        device: of this rank; anything but CUDA leaves the batches alone.
+    stream of the steps waits for it. A batch is a tensor, or a dict or list of them and of others.
     """
     if device.type != "cuda":
         yield from batches
@@ -30,11 +26,11 @@ def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
 
 
 def _moved(value: Any, device: torch.device, reader: "torch.cuda.Stream") -> Any:
+    if isinstance(value, dict):
+        return {key: _moved(part, device, reader) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_moved(part, device, reader) for part in value]
     if isinstance(value, Tensor):
         value = value.to(device, non_blocking=True)
         value.record_stream(reader)  # its memory must not be reused before `reader` has read it
-    elif isinstance(value, dict):
-        return {key: _moved(part, device, reader) for key, part in value.items()}
-    elif isinstance(value, list):
-        return [_moved(part, device, reader) for part in value]
     return value

@@ -3,7 +3,7 @@
 Each method is documented where it is written, in models/base_model.py and data/loader.py.
 """
 
-# ruff: noqa: D102
+# ruff: noqa: D101, D102
 from collections.abc import Iterable, Mapping, Sized
 from typing import Any, Protocol
 
@@ -11,8 +11,6 @@ from torch import Tensor, nn, optim
 
 
 class Model(Protocol):
-    """What `Progress` and `Saver` use of a model."""
-
     optimizers: list[optim.Optimizer]
 
     def end_step(self) -> None: ...
@@ -25,8 +23,6 @@ class Model(Protocol):
     def save_networks(self, tag: str) -> None: ...
 
 
-class Loader(Sized, Iterable[Any], Protocol):
-    """What `Progress` uses of a loader; its length is the number of images."""
-
+class Loader(Sized, Iterable[Any], Protocol):  # its length is the number of images
     def set_epoch(self, epoch: int, start: int) -> None: ...
     def waiting_advice(self, share: float) -> str | None: ...

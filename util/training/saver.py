@@ -14,7 +14,7 @@ from util.errors import UserError
 from util.run_record import plain_options, save_options
 from util.training.protocols import Model
 
-Counters = dict[str, int]  # the place in a run, and what was printed and shown in its epoch
+Counters = dict[str, int]  # the place in a run
 
 
 class Saver:
@@ -26,33 +26,23 @@ class Saver:
     """
 
     def __init__(self, opt: argparse.Namespace, model: Model):
-        """Tell constants of the model from what training will change."""
         self.opt, self.model = opt, model
         self.folder = checkpoint.folder(opt)
-        self.numbers = train_state.numbers(model)
+        self.numbers = train_state.numbers(model)  # by them constants are told from counters
         checkpoint.remove_unfinished(self.folder)
 
     def resume(self) -> Counters | None:
-        """Put the model, the pools and the random numbers back to a saved state, if one is to be.
+        """Put the model and the random numbers back to the saved state to continue from.
 
         Returns:
-            The counters that were saved with it; None at the start of a run.
+            The counters that were saved with it; None where there is no such state.
         """
-        if self.opt.saved_run is None:
-            if self.opt.continue_train:
-                distributed.print0(
-                    f"{self.folder} has no training state, as in checkpoints of the original: the "
-                    "weights were loaded; the optimizers' moments, image pools and random numbers "
-                    f"start afresh, in epoch {self.opt.epoch_count} (--epoch_count)"
-                )
-            elif checkpoint.state_path(self.folder, "latest").exists():
-                distributed.print0(
-                    f"{self.folder} holds an earlier run, which --continue_train would continue; "
-                    "this one takes its place, and keeps its last checkpoint as 'previous'"
-                )
+        run = self.opt.saved_run
+        if run is None:
+            self._print_start()
             return None
-        path = checkpoint.state_path(self.folder, self.opt.saved_run.tag)
-        state, self.opt.saved_run.state = self.opt.saved_run.state, None  # closed after this
+        path = checkpoint.state_path(self.folder, run.tag)
+        state, run.state = run.state, None  # closed after this
         told = state and (state["progress"], len(state["ranks"]), state.get("torch"))
         counters, ranks, saved_by = distributed.broadcast(told)
         if saved_by != str(torch.__version__):
@@ -64,25 +54,28 @@ class Saver:
             train_state.restore(self.model, state)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        self._say_where(path, counters, ranks)
-        return counters
-
-    def _say_where(self, path: Path, counters: Counters, ranks: int) -> None:
         distributed.print0(
             f"continuing from {path}: epoch {counters['epoch']}, image {counters['position']} of "
             f"{counters['images']}, {counters['total_iters']} images in all"
         )
-        batch, before = self.opt.global_batch_size, f"{ranks} rank" + "s" * (ranks > 1)
         if ranks != distributed.world_size():
             distributed.print0(
-                f"so far on {before}, now on {distributed.world_size()}, {batch} images in a batch "
-                "of all; the image pools are dealt anew"
+                f"so far on {ranks} rank{'s' * (ranks > 1)}, now on {distributed.world_size()}, "
+                f"{self.opt.global_batch_size} images in a batch of all; image pools are dealt anew"
             )
+        return counters
 
-    def replace_earlier_run(self) -> None:
-        """A new run under the name of an earlier one: keep that one's last checkpoint."""
-        if not self.opt.continue_train:
-            checkpoint.set_aside(self.folder)
+    def _print_start(self) -> None:
+        if self.opt.continue_train:
+            distributed.print0(
+                f"{self.folder} has no training state, as from the original: only the weights were "
+                f"loaded; training starts afresh in epoch {self.opt.epoch_count} (--epoch_count)"
+            )
+        elif checkpoint.state_path(self.folder, "latest").exists():
+            distributed.print0(
+                f"{self.folder} holds an earlier run, which --continue_train would continue; "
+                "this one replaces it, and keeps its last checkpoint as 'previous'"
+            )
 
     def save(self, tags: list[str], counters: Counters) -> None:
         """Write the same checkpoint under each of the tags; call it on every rank.
@@ -91,27 +84,24 @@ class Saver:
             UserError: weights are not finite, or the files cannot be written; what was saved before
                 is still there.
         """
-        start = time.perf_counter()
+        start, tag = time.perf_counter(), tags[0]
         train_state.check_finite(self.model)
         state = train_state.collect(self.model, self.numbers, self.opt.device)
         if state:  # first: it needs no other file, and is the one for which a disk is too small
-            more = {
-                "progress": counters,
-                "options": plain_options(vars(self.opt)),
-                "job": restarts.job(),
-            }
-            checkpoint.save_train_state(self.folder, tags[0], state | more)
-        self.model.save_networks(tags[0])
-        for tag in tags[1:]:
-            checkpoint.copy_checkpoint(self.folder, tags[0], tag)
+            options = plain_options(vars(self.opt))
+            state |= {"progress": counters, "options": options, "job": restarts.job()}
+            checkpoint.save_train_state(self.folder, tag, state)
+        self.model.save_networks(tag)
+        for other in tags[1:]:
+            checkpoint.copy_checkpoint(self.folder, tag, other)
         save_options(self.opt, self.folder)  # with the weights they belong to, not before
         distributed.note_saved()
         if self.opt.keep_last:
-            checkpoint.prune(self.folder, tags[0], self.opt.keep_last)
+            checkpoint.prune(self.folder, tag, self.opt.keep_last)
         if self.opt.verbose:
-            size, seconds = checkpoint.size(self.folder, tags[0]), time.perf_counter() - start
-            names = " and ".join(tags)
-            distributed.print0(f"saved {names}: {size / 1e6:.1f} MB in {seconds:.2f} s")
+            size, seconds = checkpoint.size(self.folder, tag), time.perf_counter() - start
+            saved = f"saved {' and '.join(tags)}: {size / 1e6:.1f} MB in {seconds:.2f} s"
+            distributed.print0(saved)
 
     def command_to_continue(self) -> str:
         """The command line that continues the run."""

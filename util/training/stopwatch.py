@@ -4,28 +4,22 @@ import time
 
 
 class Stopwatch:
-    """Splits the time into waiting for data and computing, in seconds, and counts the images."""
+    """Seconds in total, those of them spent waiting for data, and the images of that time."""
 
-    def __init__(self, waited: float = 0.0, computed: float = 0.0, images: int = 0):
-        """Start."""
-        self.waited, self.computed, self.images = waited, computed, images
+    def __init__(self, total: float = 0.0, waited: float = 0.0, images: int = 0):
+        self.total, self.waited, self.images = total, waited, images
         self._last = time.perf_counter()
 
     def add_time(self, waiting: bool) -> None:
-        """All the time since the last call was spent waiting, or none of it."""
+        """Add the time since the last call; all of it was spent waiting for data, or none."""
         last, self._last = self._last, time.perf_counter()
+        self.total += self._last - last
         self.waited += waiting * (self._last - last)
-        self.computed += (not waiting) * (self._last - last)
 
     def since(self, start: "Stopwatch") -> "Stopwatch":
         """What came after `start`, a copy of an earlier state."""
-        waited, computed = self.waited - start.waited, self.computed - start.computed
-        return Stopwatch(waited, computed, self.images - start.images)
-
-    @property
-    def total(self) -> float:
-        """Seconds in all."""
-        return self.waited + self.computed
+        total, waited = self.total - start.total, self.waited - start.waited
+        return Stopwatch(total, waited, self.images - start.images)
 
     @property
     def share_waiting(self) -> float:
