@@ -125,7 +125,8 @@ class Progress:
             f"{spent.images / max(spent.total, 1e-9):.2f} images/s, {spent.share_waiting:.0%} "
             f"of it waiting for data{rate}; time left {self._time_left()}"
         )
-        if spent.images and spent.images == self.clock.images:  # the first epoch of this start
+        first = spent.images and spent.images == self.clock.images  # epoch of this start
+        if first and distributed.is_main():
             advice = self.loader.waiting_advice(spent.share_waiting)
             for line in filter(None, (device_memory.peak(self.opt.device), advice)):
                 distributed.print0(line)

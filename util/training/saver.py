@@ -69,7 +69,8 @@ class Saver:
         if self.opt.continue_train:
             distributed.print0(
                 f"{self.folder} has no training state, as from the original: only the weights were "
-                f"loaded; training starts afresh in epoch {self.opt.epoch_count} (--epoch_count)"
+                "loaded; optimizers, image pools and random numbers start afresh, in epoch "
+                f"{self.opt.epoch_count} (--epoch_count)"
             )
         elif checkpoint.state_path(self.folder, "latest").exists():
             distributed.print0(
