@@ -1,4 +1,8 @@
-"""Which options a continued run takes over, and which may be given anew."""
+"""Which options a continued run takes over, and which may be given anew.
+
+Each option says it itself: `on_resume="may change"` (or "keep", the default, or "not restored") in
+its `add_argument`. `Parser` explains the three; nothing is listed here.
+"""
 
 import argparse
 from collections.abc import Iterator, Mapping
