@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import data
 import models
@@ -41,6 +42,7 @@ class BaseOptions:
                 after `--help`.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
+        # all options that there are, and better defaults for them
         self.problems = []
         self.parser = self.build_parser(argv)
         opt, _, _ = self.parser.read(argv)
@@ -49,6 +51,7 @@ class BaseOptions:
             self.take_saved(opt, argv)
         self.parser.add_argument("-h", "--help", action="help", help="show this model's options")
 
+        # the values, and everything that is wrong with them
         opt, self.given, wrong = self.parser.read(argv)
         wrong = self.problems + wrong + ([] if opt.dataroot else [self.needs_data])
         self.problems = []
@@ -106,36 +109,27 @@ class BaseOptions:
         """Print what is worth knowing of the options, now that they are accepted."""
 
     def initialize(self, parser: Parser) -> None:
-        """Add the options that training and testing share; `Parser` explains the keywords."""
+        """Add what training and testing share; `Parser` explains the keywords."""
         # fmt: off
         add = parser.add_argument_group("experiment").add_argument
-        add("--dataroot", on_resume="may change",
-            help="folder of the dataset (train, test or trainA, trainB, … in it)")
-        add("--name", default="experiment_name", on_resume="not restored",
-            help="name of the experiment and of its folders")
-        add("--suffix", default="", on_resume="not restored",
-            help="appended to --name, e.g. {model}_{netG}_size{load_size}")
-        add("--checkpoints_dir", default="./checkpoints", on_resume="not restored",
-            help="where experiments are saved")
-        add("--gpu_ids", default="0", on_resume="not restored",
-            help="GPU to use, -1 for the CPU; not given, the best device")
+        launch = partial(add, on_resume="not restored")
+        may_change = partial(add, on_resume="may change")
+        may_change("--dataroot", help="folder of the dataset (has train, test or trainA, trainB)")
+        launch("--name", default="experiment_name", help="name of the experiment and its folders")
+        launch("--suffix", default="", help="appended to --name, e.g. {model}_size{load_size}")
+        launch("--checkpoints_dir", default="./checkpoints", help="where experiments are saved")
+        launch("--gpu_ids", default="0", help="GPU, -1 for the CPU; not given, the best device")
+        launch("--epoch", default="latest", help="which epoch to load: a number or latest")
+        launch("--load_iter", type=int, default=0, least=0, help="load iter_N instead, if over 0")
         add("--seed", type=int, default=0, least=0, most=2**63 - 1,
             help="seed of all randomness; repeats a run exactly")
         add("--precision", default="fp32", choices=PRECISIONS,
             help="fp32 is exact, tf32 faster on CUDA; bf16 and fp16 are faster and coarser")
         add("--compile", action="store_true", help="compile the networks: slow to start, then fast")
-        add("--epoch", default="latest", on_resume="not restored",
-            help="which epoch to load: a number or latest")
-        add("--load_iter", type=int, default=0, least=0, on_resume="not restored",
-            help="load iter_N instead of an epoch, if over 0")
-        add("--verbose", action="store_true", on_resume="may change",
-            help="print the networks layer by layer")
-        add("--use_wandb", action="store_true", on_resume="may change",
-            help="log to Weights & Biases as well")
-        add("--wandb_project_name", default="CycleGAN-and-pix2pix", on_resume="may change",
-            help="project name there")
-        add("--display_winsize", type=int, default=256, least=1, on_resume="may change",
-            help="width of an image in the pages")
+        may_change("--verbose", action="store_true", help="print the networks layer by layer")
+        may_change("--use_wandb", action="store_true", help="log to Weights & Biases as well")
+        may_change("--wandb_project_name", default="CycleGAN-and-pix2pix", help="project there")
+        may_change("--display_winsize", type=int, default=256, least=1, help="image width in pages")
 
         model = parser.add_argument_group("model")
         add = model.add_argument
@@ -144,8 +138,7 @@ class BaseOptions:
         add("--input_nc", type=int, default=3, least=1, help="channels of the input: 3 RGB, 1 grey")
         add("--output_nc", type=int, default=3, least=1, help="output channels: 3 RGB, 1 grey")
         add("--ngf", type=int, default=64, least=1, help="channels of the generator's first layer")
-        add("--ndf", type=int, default=64, least=1,
-            help="discriminator channels in its first layer")
+        add("--ndf", type=int, default=64, least=1, help="the same of the discriminator")
         add("--netG", default="resnet_9blocks", choices=GENERATORS, help="generator")
         add("--netD", default="basic", choices=DISCRIMINATORS, help="discriminator; basic: 70x70")
         add("--n_layers_D", type=int, default=3, least=1, help="depth of --netD n_layers")

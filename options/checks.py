@@ -33,8 +33,7 @@ def problems(opt: argparse.Namespace) -> Iterator[str]:
     yield from model.check_options(opt)
     yield from dataset.check_options(opt)
     if opt.isTrain:
-        yield from _schedule(opt)
-        yield from _memory(opt)
+        yield from _training(opt)
 
 
 def _experiment(opt: argparse.Namespace) -> Iterator[str]:
@@ -43,8 +42,8 @@ def _experiment(opt: argparse.Namespace) -> Iterator[str]:
         yield "--name is empty; give the experiment a name"
     elif path.is_absolute() or ".." in path.parts or not path.parts:
         yield (
-            f"--name {opt.name} leads out of --checkpoints_dir {opt.checkpoints_dir}; give the "
-            "experiment a name, and choose the place of all with --checkpoints_dir"
+            f"--name {opt.name} is no folder in --checkpoints_dir {opt.checkpoints_dir}; give a "
+            "plain name, and choose the place of all experiments with --checkpoints_dir"
         )
     try:
         if opt.use_wandb and distributed.is_main():
@@ -68,19 +67,15 @@ def _sizes(opt: argparse.Namespace) -> Iterator[str]:
             yield f"--{flag} {size}: --netG {opt.netG} {problem}; give another size, or --netG"
 
 
-def _schedule(opt: argparse.Namespace) -> Iterator[str]:
+def _training(opt: argparse.Namespace) -> Iterator[str]:
     last = opt.n_epochs + opt.n_epochs_decay
-    if opt.epoch_count > last and opt.saved_run is None:
+    if opt.epoch_count > last and not opt.saved_run:
         yield (
-            f"there is nothing to train: the first epoch is {opt.epoch_count} (--epoch_count) and "
-            f"the last is {last} (--n_epochs {opt.n_epochs} + --n_epochs_decay "
-            f"{opt.n_epochs_decay}); raise one of these two"
+            f"there is nothing to train: --epoch_count {opt.epoch_count} is after the last epoch, "
+            f"{last}; lower it, or raise --n_epochs or --n_epochs_decay"
         )
     if opt.lr_policy == "cosine" and opt.n_epochs == 0:
         yield "--lr_policy cosine needs --n_epochs 1 or more, its half period"
-
-
-def _memory(opt: argparse.Namespace) -> Iterator[str]:
     if opt.accumulate > 1 and opt.batch_size % opt.accumulate:
         yield (
             f"--accumulate {opt.accumulate} does not divide the batch of {opt.batch_size} images "
@@ -88,6 +83,6 @@ def _memory(opt: argparse.Namespace) -> Iterator[str]:
         )
     if opt.compile and opt.checkpoint_activations:
         yield (
-            "--compile with --checkpoint_activations: a compiled network plans by itself what it "
-            "keeps and what it computes again; leave one of them out"
+            "--compile with --checkpoint_activations: a compiled network chooses itself what it "
+            "computes again; leave one of them out"
         )

@@ -16,10 +16,6 @@ VISDOM = {  # accepted and ignored
     "display_id": 1, "display_server": "http://localhost", "display_env": "main",
     "display_port": 8097, "display_ncols": 4,
 }  # fmt: skip
-GETTING_STARTED = """needs --dataroot, the folder of the dataset, for example:
-  python scripts/make_demo_dataset.py      # draws a small dataset of facades
-  python train.py --dataroot ./datasets/demo --name demo --model pix2pix --direction BtoA
---help lists the options of the chosen --model"""
 
 
 class TrainOptions(BaseOptions):
@@ -27,7 +23,10 @@ class TrainOptions(BaseOptions):
 
     isTrain = True
     program = "train.py"
-    needs_data = GETTING_STARTED
+    needs_data = """needs --dataroot, the folder of the dataset, for example:
+  python scripts/make_demo_dataset.py      # draws a small dataset of facades
+  python train.py --dataroot ./datasets/demo --name demo --model pix2pix --direction BtoA
+--help lists the options of the chosen --model"""
     saved_run: SavedRun | None = None  # that is continued
     saved: Mapping[str, Any] = {}  # its options, as far as they are taken over
 
@@ -36,42 +35,41 @@ class TrainOptions(BaseOptions):
         super().initialize(parser)
         # fmt: off
         add = parser.add_argument_group("training").add_argument
+        may_change = partial(add, on_resume="may change")
         add("--phase", default="train", help="which part of the dataset: train, val, test, …")
-        add("--n_epochs", type=int, default=100, least=0, most=10**7, on_resume="may change",
+        may_change("--n_epochs", type=int, default=100, least=0, most=10**7,
             help="epochs at the initial learning rate")
-        add("--n_epochs_decay", type=int, default=100, least=0, most=10**7, on_resume="may change",
+        may_change("--n_epochs_decay", type=int, default=100, least=0, most=10**7,
             help="epochs of decay to zero after them")
         add("--epoch_count", type=int, default=1, least=1, on_resume="not restored",
             help="the number of the first epoch")
         add("--continue_train", action="store_true", on_resume="not restored",
             help="continue from the last checkpoint")
         add("--lr", type=float, default=0.0002, least=0, help="initial learning rate of Adam")
-        add("--global_batch_size", type=int, least=1,
-            help="images in a batch over all processes; in place of --batch_size")
-        add("--accumulate", type=int, default=1, least=1, on_resume="may change",
-            help="compute a batch in parts, for memory")
-        add("--checkpoint_activations", action="store_true", on_resume="may change",
-            help="compute activations twice rather than keep them: less memory")
-        add("--dist_timeout", type=float, default=10.0, least=0.1, most=10**6,
-            on_resume="may change", help="minutes to wait for other ranks")
         add("--beta1", type=float, default=0.5, least=0, below=1, help="momentum of Adam")
         add("--lr_policy", default="linear", choices=LR_POLICIES, help="learning rate schedule")
         add("--lr_decay_iters", type=int, default=50, least=1, help="--lr_policy step: its epochs")
         add("--gan_mode", default="lsgan", choices=GAN_MODES, help="adversarial loss")
         add("--lambda_gp", type=float, default=10.0, least=0, help="weight of wgangp's penalty")
         add("--pool_size", type=int, default=50, least=0, help="generated images kept for D")
+        add("--global_batch_size", type=int, least=1,
+            help="images in a batch over all processes; in place of --batch_size")
+        may_change("--accumulate", type=int, default=1, least=1, help="compute a batch in parts")
+        may_change("--checkpoint_activations", action="store_true",
+            help="compute activations twice rather than keep them: less memory")
+        may_change("--dist_timeout", type=float, default=10.0, least=0.1, most=10**6,
+            help="minutes to wait for other ranks")
 
         group = parser.add_argument_group("logs, pages and checkpoints")
-        add = partial(group.add_argument, on_resume="may change")
+        add = partial(group.add_argument, on_resume="may change")  # all of them
         add("--print_freq", type=int, default=100, least=1, help="images between lines of losses")
         add("--display_freq", type=int, default=400, least=1, help="images between page updates")
-        add("--update_html_freq", type=int, default=1000, least=1,
-            help="the same; the smaller one counts")
+        add("--update_html_freq", type=int, default=1000, least=1, help="or these, if fewer")
         add("--no_html", action="store_true", help="no page in checkpoints/NAME/web")
         add("--save_latest_freq", type=int, default=5000, least=1, help="images between saves")
         add("--save_epoch_freq", type=int, default=5, least=1, help="epochs between checkpoints")
         add("--save_by_iter", action="store_true", help="keep iter_N of each of these saves")
-        add("--keep_last", type=int, least=1, help="checkpoints of epochs to keep; not given: all")
+        add("--keep_last", type=int, least=1, help="how many epochs to keep; not given, all")
         # fmt: on
         for name, default in VISDOM.items():
             add(f"--{name}", type=type(default), default=default, help=argparse.SUPPRESS)
@@ -103,7 +101,7 @@ class TrainOptions(BaseOptions):
         both = {"batch_size", "global_batch_size"} <= self.given
         if both:
             self.problems.append(
-                "--batch_size (per process) and --global_batch_size: give one of them"
+                "--batch_size (of a rank) and --global_batch_size: give one of them"
             )
         before = self.saved_run.options if self.saved_run else {}
         opt.first_batch_size = before.get("first_batch_size", opt.batch_size)
