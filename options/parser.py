@@ -109,16 +109,13 @@ class Parser(argparse.ArgumentParser):
     def _facts_of(self, action: argparse.Action) -> Facts:
         return self._facts.get(action, Facts())  # none if its class is a plug-in's own
 
-    def _action(self, dest: str) -> argparse.Action | None:
-        return next((action for action in self._actions if action.dest == dest), None)
-
     def on_resume(self, dest: str) -> str:
         """What becomes of an option when a run is continued; see the class."""
         return next(self._facts_of(a).on_resume for a in self._actions if a.dest == dest)
 
     def accepts(self, dest: str, value: Any) -> bool:
         """Whether `value`, read from a file, is one that `dest` could have."""
-        action = self._action(dest)
+        action = next((a for a in self._actions if a.dest == dest), None)
         parts = value if isinstance(value, list) else [value]
         if action is None or any(_why_not(part, self._facts_of(action)) for part in parts):
             return False

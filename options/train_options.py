@@ -60,19 +60,19 @@ class TrainOptions(BaseOptions):
         may_change("--dist_timeout", type=float, default=10.0, least=0.1, most=10**6,
             help="minutes to wait for other ranks")
 
-        group = parser.add_argument_group("logs, pages and checkpoints")
-        add = partial(group.add_argument, on_resume="may change")  # all of them
-        add("--print_freq", type=int, default=100, least=1, help="images between lines of losses")
-        add("--display_freq", type=int, default=400, least=1, help="images between page updates")
-        add("--update_html_freq", type=int, default=1000, least=1, help="or these, if fewer")
-        add("--no_html", action="store_true", help="no page in checkpoints/NAME/web")
-        add("--save_latest_freq", type=int, default=5000, least=1, help="images between saves")
-        add("--save_epoch_freq", type=int, default=5, least=1, help="epochs between checkpoints")
-        add("--save_by_iter", action="store_true", help="keep iter_N of each of these saves")
-        add("--keep_last", type=int, least=1, help="how many epochs to keep; not given, all")
+        add = parser.add_argument_group("logs, pages and checkpoints").add_argument
+        may_change = partial(add, on_resume="may change")
+        may_change("--print_freq", type=int, default=100, least=1, help="images per printed line")
+        may_change("--display_freq", type=int, default=400, least=1, help="images per page update")
+        may_change("--update_html_freq", type=int, default=1000, least=1, help="the lower counts")
+        may_change("--no_html", action="store_true", help="no page in checkpoints/NAME/web")
+        may_change("--save_latest_freq", type=int, default=5000, least=1, help="images per save")
+        may_change("--save_epoch_freq", type=int, default=5, least=1, help="epochs per checkpoint")
+        may_change("--save_by_iter", action="store_true", help="keep iter_N of each of these saves")
+        may_change("--keep_last", type=int, least=1, help="how many epochs to keep; not given, all")
         # fmt: on
         for name, default in VISDOM.items():
-            add(f"--{name}", type=type(default), default=default, help=argparse.SUPPRESS)
+            may_change(f"--{name}", type=type(default), default=default, help=argparse.SUPPRESS)
 
     def take_saved(self, opt: argparse.Namespace, argv: Sequence[str]) -> None:
         """Make the options of the run that is continued, if one is, the defaults."""

@@ -44,9 +44,9 @@ class Registry:
         module = importlib.import_module(f"{self.package}.{name}{self.suffix}")
         wanted = (name + self.suffix).replace("_", "").lower()
         for attribute, value in vars(module).items():
-            if attribute.lower() == wanted and isinstance(value, type):
-                if issubclass(value, self.base):
-                    return value
+            fits = isinstance(value, type) and issubclass(value, self.base)
+            if fits and attribute.lower() == wanted:
+                return value
         camel = "".join(word.title() for word in (name + self.suffix).split("_"))
         raise UserError(
             f"{self.flag} {name}: {module.__file__} must define a class {camel} that inherits from "

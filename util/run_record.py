@@ -22,7 +22,8 @@ def save_options(
     stem = "train_opt" if opt.isTrain else "test_opt"
     values = {
         key: value if _is_plain(value) and value != math.inf else str(value)
-        for key, value in _saved(vars(opt))
+        for key, value in sorted(vars(opt).items())
+        if key != "saved_run"  # an open file
     }
     lines = ["----------------- Options ---------------"]
     lines += [f"{key:>25}: {one_line(value)}" for key, value in values.items()]
@@ -64,11 +65,7 @@ def read_options(
 
 def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a training state keeps, in their order: those that any file can hold."""
-    return {name: value for name, value in _saved(values) if _is_plain(value)}
-
-
-def _saved(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return sorted(item for item in values.items() if item[0] != "saved_run")  # an open file
+    return {name: value for name, value in sorted(values.items()) if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:
