@@ -131,7 +131,7 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             if action.dest == dest and action.nargs == 0 and action.const == value:
                 return action.option_strings[0]
-        return f"--{dest} {value}"
+        return f"no --{dest}" if value is False else f"--{dest} {value}"
 
     def _unknown(self, argument: str) -> str:
         """A sentence about an argument that no option takes."""

@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.networks import same_weights
 from options.base_options import BaseOptions, count_or_inf
 from options.parser import Parser
+from options.resume import conflicts
 from util import checkpoint, distributed
 from util.run_record import read_options
 
@@ -59,13 +59,15 @@ class TestOptions(BaseOptions):
         if self.load_follows_crop and "load_size" not in self.given:
             opt.load_size = opt.crop_size
         opt.serial_batches, opt.no_flip = True, True
-        flag = self.parser.flag
-        self.problems += [
-            f"{flag(key, vars(opt)[key])} contradicts the checkpoints in {checkpoint.folder(opt)}, "
-            f"trained with {flag(key, value)}; leave the flag out"
-            for key, value in self.trained.items()
-            if key in self.given and not interchangeable(key, vars(opt)[key], value, opt.netG)
-        ]
+        fixed = dict(self.trained)
+        if opt.netG.startswith("unet"):
+            fixed.pop("no_dropout", None)  # dropout is no part of a U-Net's keys
+        others = ", ".join(conflicts(opt, self.given, fixed, self.parser))
+        if others:
+            self.problems.append(
+                f"the training in {checkpoint.folder(opt)} had other networks than you give: "
+                f"{others}; leave these flags out"
+            )
 
     def mention(self, opt: argparse.Namespace) -> None:
         """Say what a forgotten --model does."""
@@ -79,12 +81,3 @@ class TestOptions(BaseOptions):
 def one_by_one(opt: argparse.Namespace) -> argparse.Namespace:
     """The options of a loader that yields single images: they make batches by their sizes later."""
     return argparse.Namespace(**{**vars(opt), "batch_size": 1})
-
-
-def interchangeable(key: str, given: Any, trained: Any, netG: str) -> bool:
-    """Whether weights trained with one value of an option work with another."""
-    if key == "norm":
-        return same_weights(given, trained)
-    if key == "no_dropout" and netG.startswith("unet"):
-        return True  # dropout is no part of a U-Net's keys
-    return given == trained

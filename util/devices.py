@@ -16,15 +16,14 @@ def choose_device(gpu_ids: str | None) -> torch.device:
     Raises:
         UserError: no such GPU; the message lists those that exist.
     """
-    if gpu_ids == "0" and not torch.cuda.is_available():
-        # in everybody's scripts, being the default of the original
-        device = best_device() if world_size() == 1 else torch.device("cpu")
-        print0(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
-        return device
-    gpus = gpus_to_use(gpu_ids)
+    no_cuda = gpu_ids == "0" and not torch.cuda.is_available()  # 0 is in everybody's scripts
+    gpus = [] if no_cuda else gpus_to_use(gpu_ids)
     if not gpus:
-        alone = world_size() == 1 and gpu_ids is None
-        return best_device() if alone else torch.device("cpu")  # MPS has no collectives
+        best = gpu_ids in (None, "0") and world_size() == 1  # MPS has no collectives
+        device = torch.device("mps" if best and torch.backends.mps.is_available() else "cpu")
+        if no_cuda:
+            print0(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
+        return device
     ranks, ids = local_world_size(), ",".join(map(str, gpus))
     if ranks > len(gpus) and gpu_ids is not None:
         raise UserError(
@@ -39,15 +38,6 @@ def choose_device(gpu_ids: str | None) -> torch.device:
             f"them: CUDA_VISIBLE_DEVICES={ids} torchrun --nproc_per_node={len(gpus)} train.py …"
         )
     return torch.device("cuda", gpus[local_rank() % len(gpus)])
-
-
-def best_device() -> torch.device:
-    """CUDA, MPS or CPU: the first that works here."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
 
 
 def gpus_to_use(gpu_ids: str | None) -> list[int]:

@@ -344,8 +344,8 @@ def test_testing_reads_the_network_options_of_the_training(trained, model):
 def test_a_flag_that_contradicts_the_checkpoint_is_an_error_with_both_values(trained, capsys):
     argv = ["--dataroot", "x", "--name", "t", "--model", "pix2pix"]
     error = error_of(capsys, "test", *argv, "--netG", "resnet_9blocks", "--no_dropout")
-    assert "--netG resnet_9blocks contradicts" in error and "--netG unet_128" in error
-    assert "--no_dropout contradicts" in error and "trained with --dropout" in error
+    assert "--netG resnet_9blocks (it has --netG unet_128)" in error
+    assert "--no_dropout (it has --dropout)" in error and "checkpoints/t" in error
     assert parse("test", *argv, "--netG", "unet_128", "--norm", "instance").ngf == 8
 
 
