@@ -100,9 +100,7 @@ class TrainOptions(BaseOptions):
     def _settle_batch(self, opt: argparse.Namespace) -> None:
         both = {"batch_size", "global_batch_size"} <= self.given
         if both:
-            self.problems.append(
-                "--batch_size (of a rank) and --global_batch_size: give one of them"
-            )
+            self.problems.append("--batch_size and --global_batch_size: give one of them")
         before = self.saved_run.options if self.saved_run else {}
         opt.first_batch_size = before.get("first_batch_size", opt.batch_size)
         same = opt.batch_size == opt.first_batch_size  # the same command, on other ranks perhaps
@@ -131,16 +129,15 @@ class TrainOptions(BaseOptions):
 
     def mention(self, opt: argparse.Namespace) -> None:
         """Say which flags do nothing, who has restarted the job, and end if the run is over."""
-        visdom = ", ".join(f"--{name}" for name in sorted(VISDOM.keys() & self.given))
+        visdom, run = sorted(VISDOM.keys() & self.given), self.saved_run
         if visdom:
             distributed.print0(
-                f"{visdom}: ignored, there is no visdom server; "
+                f"--{', --'.join(visdom)}: ignored, there is no visdom server; "
                 f"the page is {opt.checkpoints_dir}/{opt.name}/web/index.html"
             )
-        if opt.saved_run and opt.saved_run.restarted_by:
+        if run and run.restarted_by:
             distributed.print0(
-                f"{opt.saved_run.restarted_by} has started this job again; it continues from "
-                f"{opt.saved_run.tag}"
+                f"{run.restarted_by} has started this job again; it continues from {run.tag}"
             )
         if opt.epoch_count > opt.n_epochs + opt.n_epochs_decay:
             distributed.print0(
