@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import data
 import models
@@ -19,11 +19,6 @@ from util import devices, distributed
 from util.errors import UserError
 from util.precision import PRECISIONS
 
-VISDOM = {  # accepted and ignored
-    "display_id": 1, "display_server": "http://localhost", "display_env": "main",
-    "display_port": 8097, "display_ncols": 4,
-}  # fmt: skip
-
 
 class BaseOptions:
     """What `train.py` and `test.py` share; a subclass adds its tier in `initialize`."""
@@ -31,12 +26,12 @@ class BaseOptions:
     isTrain: bool
     program: str
     needs_data = "needs --dataroot, the folder of the dataset"
+    parser: Parser  # of all options that there are
+    given: set[str]  # the names of those that the command line has
+    problems: list[str]  # everything that is wrong with them
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-        """Turn a command line into the final options.
-
-        Args:
-            argv: the arguments; None for those of the running program.
+        """Turn a command line, or that of the running program, into the final options.
 
         Returns:
             Every option by name, and `isTrain`, `device` (torch.device), `gpu_ids` (list of int,
@@ -47,43 +42,43 @@ class BaseOptions:
                 after `--help`.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
-        problems: list[str] = []
         # all options that there are, and better defaults for them
-        parser = self.build_parser(argv)
-        opt, _, _ = parser.read(argv)
-        with collected(problems):
+        self.problems = []
+        self.parser = self.build_parser(argv)
+        opt, _, _ = self.parser.read(argv)
+        with self.collecting():
             opt.name = full_name(opt)
-            parser = self.take_saved(parser, opt, argv)
-        parser.add_argument("-h", "--help", action="help", help="show the options of this model")
+            self.take_saved(opt, argv)
+        self.parser.add_argument("-h", "--help", action="help", help="show this model's options")
 
         # the values, and everything that is wrong with them
-        opt, given, wrong = parser.read(argv)
-        problems += wrong
-        if not opt.dataroot:
-            problems.append(self.needs_data)
-        more: list[str] = []
-        with collected(more):
-            self.finish(opt, given, parser, more)
-        with collected(more):
-            more += checks.problems(opt)
-        with collected(more):
-            device = devices.choose_device(opt.gpu_ids if "gpu_ids" in given else None)
-        problems += not_told(more, problems)
-        if problems:
-            distributed.print_error_once(f"{self.program}: error: " + "\n".join(problems))
+        opt, self.given, wrong = self.parser.read(argv)
+        wrong = self.problems + wrong + ([] if opt.dataroot else [self.needs_data])
+        self.problems = []
+        with self.collecting():
+            self.finish(opt)
+        with self.collecting():
+            self.problems.extend(checks.problems(opt))
+        with self.collecting():
+            device = devices.choose_device(opt.gpu_ids if "gpu_ids" in self.given else None)
+            opt.device, opt.gpu_ids = device, [device.index] if device.type == "cuda" else []
+        wrong += not_told(self.problems, wrong)
+        if wrong:
+            distributed.print_error_once(f"{self.program}: error: " + "\n".join(wrong))
             raise SystemExit(2)
-
-        opt.device, opt.gpu_ids = device, [device.index] if device.type == "cuda" else []
-        self.mention(opt, given)
+        self.mention(opt)
         return opt
 
-    def build_parser(self, argv: Sequence[str], **defaults: Any) -> Parser:
-        """The whole tree for the model and the dataset that `argv` names.
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Within this block a UserError becomes one more problem."""
+        try:
+            yield
+        except UserError as error:
+            self.problems.append(str(error))
 
-        Args:
-            argv: the arguments; what is wrong with them is no matter here.
-            defaults: of --model and --dataset_mode, if they are not those of the program.
-        """
+    def build_parser(self, argv: Sequence[str]) -> Parser:
+        """The whole tree for the model and the dataset that `argv`, right or wrong, names."""
         parser = Parser(
             prog=self.program,
             usage="%(prog)s --dataroot DIR --name NAME --model MODEL [options]",
@@ -92,79 +87,58 @@ class BaseOptions:
             add_help=False,  # until the tree is complete
             conflict_handler="resolve",  # a plug-in's option wins over one of ours
         )
+        parser._optionals.title = "of this model and dataset"
         self.initialize(parser)
-        parser.set_defaults(**defaults)
         models.get_option_setter(parser.read(argv)[0].model)(parser, self.isTrain)
-        parser.set_defaults(**defaults)
         data.get_option_setter(parser.read(argv)[0].dataset_mode)(parser, self.isTrain)
         return parser
 
-    def take_saved(self, parser: Parser, opt: argparse.Namespace, argv: Sequence[str]) -> Parser:
-        """The parser, with what an earlier program saved in the experiment's folder as defaults."""
-        return parser
+    def take_saved(self, opt: argparse.Namespace, argv: Sequence[str]) -> None:
+        """Make what an earlier program saved in the experiment's folder the parser's defaults."""
 
-    def finish(
-        self, opt: argparse.Namespace, given: set[str], parser: Parser, problems: list[str]
-    ) -> None:
-        """Settle the values that follow from others; problems met on the way are appended."""
+    def finish(self, opt: argparse.Namespace) -> None:
+        """Settle the values that follow from others."""
         opt.isTrain = self.isTrain
-        with collected(problems):
+        with self.collecting():
             opt.name = full_name(opt)
         if opt.num_threads is None:
             dataset = data.find_dataset_using_name(opt.dataset_mode)
             opt.num_threads = default_num_threads(opt.cache == "ram" and dataset.quick_from_cache)
 
-    def initialize(self, parser: Parser) -> None:
-        """Add the options that training and testing share."""
-        self._add_experiment(parser.add_argument_group("experiment"))
-        self._add_model(parser.add_argument_group("model"))
-        self._add_data(parser.add_argument_group("data"))
-        parser._optionals.title = "of this model and dataset"
+    def mention(self, opt: argparse.Namespace) -> None:
+        """Print what is worth knowing of the options, now that they are accepted."""
 
-    @staticmethod
-    def _add_experiment(group: argparse._ArgumentGroup) -> None:
-        add = group.add_argument
+    def initialize(self, parser: Parser) -> None:
+        """Add what training and testing share; `Parser` explains the keywords."""
         # fmt: off
-        add("--dataroot", on_resume="may change",
-            help="folder of the dataset (train, test or trainA, trainB, … in it)")
-        add("--name", default="experiment_name", on_resume="not restored",
-            help="name of the experiment and of its folders")
-        add("--suffix", default="", on_resume="not restored",
-            help="appended to --name, e.g. {model}_{netG}_size{load_size}")
-        add("--checkpoints_dir", default="./checkpoints", on_resume="not restored",
-            help="where experiments are saved")
-        add("--gpu_ids", default="0", on_resume="not restored",
-            help="GPU to use, -1 for the CPU; not given, the best device")
+        add = parser.add_argument_group("experiment").add_argument
+        launch = partial(add, on_resume="not restored")
+        may_change = partial(add, on_resume="may change")
+        may_change("--dataroot", help="folder of the dataset (has train, test or trainA, trainB)")
+        launch("--name", default="experiment_name", help="name of the experiment and its folders")
+        launch("--suffix", default="", help="appended to --name, e.g. {model}_size{load_size}")
+        launch("--checkpoints_dir", default="./checkpoints", help="where experiments are saved")
+        launch("--gpu_ids", default="0", help="GPU, -1 for the CPU; not given, the best device")
+        launch("--epoch", default="latest", help="which epoch to load: a number or latest")
+        launch("--load_iter", type=int, default=0, least=0, help="load iter_N instead, if over 0")
         add("--seed", type=int, default=0, least=0, most=2**63 - 1,
             help="seed of all randomness; repeats a run exactly")
         add("--precision", default="fp32", choices=PRECISIONS,
             help="fp32 is exact, tf32 faster on CUDA; bf16 and fp16 are faster and coarser")
         add("--compile", action="store_true", help="compile the networks: slow to start, then fast")
-        add("--epoch", default="latest", on_resume="not restored",
-            help="which epoch to load: a number or latest")
-        add("--load_iter", type=int, default=0, least=0, on_resume="not restored",
-            help="load iter_N instead of an epoch, if over 0")
-        add("--verbose", action="store_true", on_resume="may change",
-            help="print the networks layer by layer")
-        add("--use_wandb", action="store_true", on_resume="may change",
-            help="log to Weights & Biases as well")
-        add("--wandb_project_name", default="CycleGAN-and-pix2pix", on_resume="may change",
-            help="project name there")
-        add("--display_winsize", type=int, default=256, least=1, on_resume="may change",
-            help="width of an image in the pages")
-        # fmt: on
+        may_change("--verbose", action="store_true", help="print the networks layer by layer")
+        may_change("--use_wandb", action="store_true", help="log to Weights & Biases as well")
+        may_change("--wandb_project_name", default="CycleGAN-and-pix2pix", help="project there")
+        may_change("--display_winsize", type=int, default=256, least=1, help="image width in pages")
 
-    @staticmethod
-    def _add_model(group: argparse._ArgumentGroup) -> None:
-        add = group.add_argument
-        # fmt: off
+        model = parser.add_argument_group("model")
+        add = model.add_argument
         add("--model", type=lambda name: models.find_model_using_name(name) and name,
             default="cycle_gan", help=f"one of: {', '.join(models.names())}")
         add("--input_nc", type=int, default=3, least=1, help="channels of the input: 3 RGB, 1 grey")
         add("--output_nc", type=int, default=3, least=1, help="output channels: 3 RGB, 1 grey")
         add("--ngf", type=int, default=64, least=1, help="channels of the generator's first layer")
-        add("--ndf", type=int, default=64, least=1,
-            help="discriminator channels in its first layer")
+        add("--ndf", type=int, default=64, least=1, help="the same of the discriminator")
         add("--netG", default="resnet_9blocks", choices=GENERATORS, help="generator")
         add("--netD", default="basic", choices=DISCRIMINATORS, help="discriminator; basic: 70x70")
         add("--n_layers_D", type=int, default=3, least=1, help="depth of --netD n_layers")
@@ -172,19 +146,11 @@ class BaseOptions:
             help="norm layer; for batch norm on several GPUs syncbatch")
         add("--init_type", default="normal", choices=INITS, help="initialisation of the weights")
         add("--init_gain", type=float, default=0.02, least=0, help="its standard deviation or gain")
-        # fmt: on
-        dropout = group.add_mutually_exclusive_group()
-        dropout.add_argument(
-            "--no_dropout", action="store_true", help="no dropout in the generator"
-        )
-        dropout.add_argument(
-            "--dropout", dest="no_dropout", action="store_false", help="dropout in the generator"
-        )
+        either = model.add_mutually_exclusive_group().add_argument
+        either("--no_dropout", action="store_true", help="no dropout in the generator")
+        either("--dropout", dest="no_dropout", action="store_false", help="dropout in it")
 
-    @staticmethod
-    def _add_data(group: argparse._ArgumentGroup) -> None:
-        add = group.add_argument
-        # fmt: off
+        add = parser.add_argument_group("data").add_argument
         add("--dataset_mode", type=lambda name: data.find_dataset_using_name(name) and name,
             default="unaligned", help=f"one of: {', '.join(data.dataset_modes())}")
         add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="from which to which")
@@ -201,24 +167,6 @@ class BaseOptions:
         add("--preprocess", default="resize_and_crop", choices=PREPROCESS, help="scaling, cropping")
         add("--no_flip", action="store_true", help="do not mirror images at random")
         # fmt: on
-
-    def mention(self, opt: argparse.Namespace, given: set[str]) -> None:
-        """Print what is worth knowing of the options, now that they are accepted."""
-        visdom = sorted(VISDOM.keys() & given)
-        if visdom:
-            distributed.print0(
-                f"{', '.join('--' + dest for dest in visdom)}: ignored, there is no visdom server; "
-                f"the page is {opt.checkpoints_dir}/{opt.name}/web/index.html"
-            )
-
-
-@contextmanager
-def collected(problems: list[str]) -> Iterator[None]:
-    """Within this block a UserError becomes one more problem."""
-    try:
-        yield
-    except UserError as error:
-        problems.append(str(error))
 
 
 def not_told(more: Sequence[str], told: Sequence[str]) -> list[str]:

@@ -8,39 +8,21 @@ from pathlib import Path
 import data
 import models
 from data.base_dataset import BaseDataset
-from models.networks import GENERATORS
+from models.networks import GENERATORS, size_problem
 from util import distributed
 
 
-def problems(opt: argparse.Namespace) -> list[str]:
+def problems(opt: argparse.Namespace) -> Iterator[str]:
     """Every contradictory or impossible option of `opt`, one sentence each."""
     model = models.find_model_using_name(opt.model)
     dataset = data.find_dataset_using_name(opt.dataset_mode)
-    found = [*_name(opt), *_sizes(opt), *_tracker(opt)]
-    missing = [side for side in model.needs if side not in dataset.provides]
-    if missing:
-        found.append(
+    yield from _experiment(opt)
+    yield from _sizes(opt)
+    if not set(model.needs) <= set(dataset.provides):
+        yield (
             f"--model {opt.model} needs images {' and '.join(model.needs)}, and --dataset_mode "
             f"{opt.dataset_mode} gives {' and '.join(dataset.provides)} only; choose another"
         )
-    found += [*_cache(opt, dataset), *model.check_options(opt), *dataset.check_options(opt)]
-    if opt.isTrain:
-        found += [*_schedule(opt), *_memory(opt)]
-    return found
-
-
-def _name(opt: argparse.Namespace) -> Iterator[str]:
-    path = Path(opt.name)
-    if not opt.name.strip():
-        yield "--name is empty; give the experiment a name"
-    elif path.is_absolute() or ".." in path.parts or not path.parts:
-        yield (
-            f"--name {opt.name} leads out of --checkpoints_dir {opt.checkpoints_dir}; give the "
-            "experiment a name, and choose the place of all with --checkpoints_dir"
-        )
-
-
-def _cache(opt: argparse.Namespace, dataset: type[BaseDataset]) -> Iterator[str]:
     if opt.cache == "ram" and not opt.isTrain:
         yield "--cache ram: testing reads each image once; leave the flag out"
     elif opt.cache == "ram" and dataset.to_cache is BaseDataset.to_cache:
@@ -48,6 +30,26 @@ def _cache(opt: argparse.Namespace, dataset: type[BaseDataset]) -> Iterator[str]
             f"--cache ram: --dataset_mode {opt.dataset_mode} reads its files by itself; leave the "
             "flag out, or read them as data/template_dataset.py does and say so in to_cache()"
         )
+    yield from model.check_options(opt)
+    yield from dataset.check_options(opt)
+    if opt.isTrain:
+        yield from _training(opt)
+
+
+def _experiment(opt: argparse.Namespace) -> Iterator[str]:
+    path = Path(opt.name)
+    if not opt.name.strip():
+        yield "--name is empty; give the experiment a name"
+    elif path.is_absolute() or ".." in path.parts or not path.parts:
+        yield (
+            f"--name {opt.name} is no folder in --checkpoints_dir {opt.checkpoints_dir}; give a "
+            "plain name, and choose the place of all experiments with --checkpoints_dir"
+        )
+    try:
+        if opt.use_wandb and distributed.is_main():
+            importlib.import_module("wandb")
+    except ImportError:
+        yield "--use_wandb needs wandb, which is not here: pip install wandb"
 
 
 def _sizes(opt: argparse.Namespace) -> Iterator[str]:
@@ -57,30 +59,23 @@ def _sizes(opt: argparse.Namespace) -> Iterator[str]:
             f"--crop_size {opt.crop_size} is larger than --load_size {opt.load_size}; "
             "lower one or raise the other"
         )
-    flag = {"scale_width": "load_size", "none": None}.get(opt.preprocess, "crop_size")
-    if flag is None or opt.netG not in GENERATORS:  # a plug-in's own generator
-        return
-    size, row = getattr(opt, flag), GENERATORS[opt.netG]
-    if size % row.multiple:
-        fitting = max(row.multiple, round(size / row.multiple) * row.multiple)
+    flag = "load_size" if opt.preprocess == "scale_width" else "crop_size"
+    generator, size = GENERATORS.get(opt.netG), getattr(opt, flag)
+    if generator and opt.preprocess != "none":  # not a plug-in's own generator
+        problem = size_problem(size, size, generator.multiple, generator.minimum)
+        if problem:
+            yield f"--{flag} {size}: --netG {opt.netG} {problem}; give another size, or --netG"
+
+
+def _training(opt: argparse.Namespace) -> Iterator[str]:
+    last = opt.n_epochs + opt.n_epochs_decay
+    if opt.epoch_count > last and not opt.saved_run:
         yield (
-            f"--{flag} {size} does not fit --netG {opt.netG}, which halves the image until one "
-            f"pixel is left and needs a multiple of {row.multiple}; use {fitting}, or another "
-            "--netG"
+            f"there is nothing to train: --epoch_count {opt.epoch_count} is after the last epoch, "
+            f"{last}; lower it, or raise --n_epochs or --n_epochs_decay"
         )
-    elif size < row.minimum:
-        yield f"--{flag} {size} is too small for --netG {opt.netG}; use {row.minimum} or more"
-
-
-def _tracker(opt: argparse.Namespace) -> Iterator[str]:
-    try:
-        if opt.use_wandb and distributed.is_main():
-            importlib.import_module("wandb")
-    except ImportError:
-        yield "--use_wandb needs wandb, which is not here: pip install wandb"
-
-
-def _memory(opt: argparse.Namespace) -> Iterator[str]:
+    if opt.lr_policy == "cosine" and opt.n_epochs == 0:
+        yield "--lr_policy cosine needs --n_epochs 1 or more, its half period"
     if opt.accumulate > 1 and opt.batch_size % opt.accumulate:
         yield (
             f"--accumulate {opt.accumulate} does not divide the batch of {opt.batch_size} images "
@@ -88,18 +83,6 @@ def _memory(opt: argparse.Namespace) -> Iterator[str]:
         )
     if opt.compile and opt.checkpoint_activations:
         yield (
-            "--compile with --checkpoint_activations: a compiled network plans by itself what it "
-            "keeps and what it computes again; leave one of them out"
+            "--compile with --checkpoint_activations: a compiled network chooses itself what it "
+            "computes again; leave one of them out"
         )
-
-
-def _schedule(opt: argparse.Namespace) -> Iterator[str]:
-    last = opt.n_epochs + opt.n_epochs_decay
-    if opt.epoch_count > last and opt.saved_run is None:
-        yield (
-            f"there is nothing to train: the first epoch is {opt.epoch_count} (--epoch_count) and "
-            f"the last is {last} (--n_epochs {opt.n_epochs} + --n_epochs_decay "
-            f"{opt.n_epochs_decay}); raise one of these two"
-        )
-    if opt.lr_policy == "cosine" and opt.n_epochs == 0:
-        yield "--lr_policy cosine needs --n_epochs 1 or more, its half period"

@@ -5,6 +5,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import models
@@ -43,23 +44,21 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
-        """Make every kind of action take the keywords."""
         super().__init__(*args, **kwargs)
         self._facts: dict[argparse.Action, Facts] = {}
         self._given: dict[argparse.Action, None] = {}  # in their order
         for name, make in list(self._registries["action"].items()):  # groups share it
-            self.register("action", name, self._with_facts(make))
+            self.register("action", name, partial(self._make_action, make))
 
-    def _with_facts(self, make: Callable[..., argparse.Action]) -> Callable[..., argparse.Action]:
-        def make_action(**keywords: Any) -> argparse.Action:
-            facts = Facts(**{k: keywords.pop(k) for k in Facts._fields if k in keywords})
-            if facts.on_resume not in ON_RESUME:
-                raise ValueError(f"on_resume={facts.on_resume!r} is none of {ON_RESUME}")
-            action = make(**keywords)
-            self._facts[action] = facts
-            return action
-
-        return make_action
+    def _make_action(
+        self, make: Callable[..., argparse.Action], **keywords: Any
+    ) -> argparse.Action:
+        facts = Facts(**{k: keywords.pop(k) for k in Facts._fields if k in keywords})
+        if facts.on_resume not in ON_RESUME:
+            raise ValueError(f"on_resume={facts.on_resume!r} is none of {ON_RESUME}")
+        action = make(**keywords)
+        self._facts[action] = facts
+        return action
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError, which `read` collects."""
@@ -72,32 +71,22 @@ class Parser(argparse.ArgumentParser):
             The options; the names of those that are given; and a sentence for each that is wrong,
             which has its default instead.
         """
-        self._given = {}
-        problems: list[str] = []
-        unknown: list[str] = []
-        try:
-            opt, unknown = self.parse_known_args(argv)
-        except UserError as error:
-            problems.append(str(error))
-        if problems or unknown:  # argparse stops at the first problem
-            opt = self._read_one_by_one(argv, problems)
-        problems += self._check_values(opt)
-        return opt, {action.dest for action in self._given}, list(dict.fromkeys(problems))
-
-    def _read_one_by_one(self, argv: Sequence[str], problems: list[str]) -> argparse.Namespace:
         opt = argparse.Namespace()
+        problems: list[str] = []
+        self._given = {}
         options: list[list[str]] = [[]]  # each with its values; the first are the defaults
         for word in argv:
             options.append([word]) if word.startswith("--") else options[-1].append(word)
-        for words in options:
+        for words in options:  # one by one, since argparse stops at the first problem
             try:
                 unknown = self.parse_known_args(words, opt)[1]
                 problems += [self._unknown(word) for word in unknown[:1]]  # its values come after
             except UserError as error:
                 problems.append(str(error))
-        return opt
+        problems += self._missing_or_exclusive()
+        return opt, {action.dest for action in self._given}, list(dict.fromkeys(problems))
 
-    def _check_values(self, opt: argparse.Namespace) -> Iterator[str]:
+    def _missing_or_exclusive(self) -> Iterator[str]:
         for group in self._mutually_exclusive_groups:
             given = [a.option_strings[0] for a in self._given if a in group._group_actions]
             for name in given[1:]:
@@ -105,41 +94,34 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             if self._facts_of(action).required and action not in self._given:
                 yield f"--{action.dest} is required"
-            problem = self._out_of_range(action, getattr(opt, action.dest, None))
-            if problem:
-                setattr(opt, action.dest, action.default)
-                yield problem
-
-    def _out_of_range(self, action: argparse.Action, value: Any) -> str | None:
-        """A sentence about a number that an option cannot be; None if it can."""
-        for number in value if isinstance(value, list) else [value]:
-            reason = isinstance(number, (int, float)) and _why_not(number, self._facts_of(action))
-            if reason:
-                return f"--{action.dest} {number} is {reason}"
-        return None
-
-    def _facts_of(self, action: argparse.Action | None) -> Facts:
-        return self._facts.get(action, Facts()) if action else Facts()
-
-    def _action(self, dest: str) -> argparse.Action | None:
-        return next((action for action in self._actions if action.dest == dest), None)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         self._given[action] = None  # argparse calls this for what the command line has
         return super()._get_values(action, arg_strings)
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        value = super()._get_value(action, arg_string)
+        reason = _why_not(value, self._facts_of(action))
+        if reason:
+            self.error(f"--{action.dest} {value} is {reason}")
+        return value
+
+    def _facts_of(self, action: argparse.Action) -> Facts:
+        return self._facts.get(action, Facts())  # none if its class is a plug-in's own
+
     def on_resume(self, dest: str) -> str:
         """What becomes of an option when a run is continued; see the class."""
-        return self._facts_of(self._action(dest)).on_resume
+        return next(self._facts_of(a).on_resume for a in self._actions if a.dest == dest)
 
     def accepts(self, dest: str, value: Any) -> bool:
         """Whether `value`, read from a file, is one that `dest` could have."""
-        action = self._action(dest)
-        if action is None or self._out_of_range(action, value):
+        action = next((a for a in self._actions if a.dest == dest), None)
+        parts = value if isinstance(value, list) else [value]
+        if action is None or any(_why_not(part, self._facts_of(action)) for part in parts):
             return False
         if action.nargs not in (None, 0, "?"):
             kind = action.type or str
-            return isinstance(value, list) and all(type(part) is kind for part in value)
+            return parts is value and all(type(part) is kind for part in parts)
         kinds = {float: (int, float), type(None): (action.type or str,)}
         fits = type(value) in kinds.get(type(action.default), (type(action.default),))
         return value == action.default or (fits and (not action.choices or value in action.choices))
@@ -149,23 +131,20 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             if action.dest == dest and action.nargs == 0 and action.const == value:
                 return action.option_strings[0]
-        return f"--{dest} {value}"
+        return f"no --{dest}" if value is False else f"--{dest} {value}"
 
     def _unknown(self, argument: str) -> str:
         """A sentence about an argument that no option takes."""
         name = argument.split("=")[0]
         if not name.startswith("--"):
             return f"unexpected argument {argument}: every option is written --name value"
-        if name in OLD_NAMES:
-            return f"unknown option {name}: it is called {OLD_NAMES[name]} now"
         owners = [model for model in models.names() if name in _options_of(model)]
-        if owners:
-            return (
-                f"unknown option {name}: it belongs to the training of --model "
-                f"{' or '.join(owners)}"
-            )
         close = difflib.get_close_matches(name, self._option_string_actions, n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(close)}?" if close else "--help lists the options"
+        if name in OLD_NAMES:
+            hint = f"it is called {OLD_NAMES[name]} now"
+        elif owners:
+            hint = f"it belongs to the training of --model {' or '.join(owners)}"
         return f"unknown option {name}: {hint}"
 
 
@@ -173,12 +152,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows a default only where there is one to show."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.nargs == 0 or action.default in (None, ""):
-            return action.help
-        return super()._get_help_string(action)
+        shown = action.nargs != 0 and action.default not in (None, "")
+        return super()._get_help_string(action) if shown else action.help
 
 
-def _why_not(number: float, facts: Facts) -> str | None:
+def _why_not(number: Any, facts: Facts) -> str | None:
+    """What is wrong with a number that an option cannot be; None if it can, or is no number."""
+    if not isinstance(number, (int, float)):
+        return None
     least, most, below, *_ = facts
     if math.isnan(number) or (number == math.inf and least is not None and most != math.inf):
         return "no number to compute with; use a finite one"

@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.networks import same_weights
 from options.base_options import BaseOptions, count_or_inf
 from options.parser import Parser
+from options.resume import conflicts
 from util import checkpoint, distributed
 from util.run_record import read_options
 
@@ -28,52 +28,50 @@ class TestOptions(BaseOptions):
     def initialize(self, parser: Parser) -> None:
         """Add the options of testing."""
         super().initialize(parser)
+        # fmt: off
         add = parser.add_argument_group("testing").add_argument
         add("--phase", default="test", help="which part of the dataset: train, val, test, …")
         add("--results_dir", default="./results/", help="where results are saved")
-        # fmt: off
         add("--num_test", type=count_or_inf, default=math.inf, least=1, most=math.inf,
             help="how many images to test")
         add("--aspect_ratio", type=float, default=1.0, least=0.01, most=100,
             help="width over height of the results")
-        # fmt: on
         add("--eval", action="store_true", help="fixed batch norm and no dropout, as model.eval()")
+        # fmt: on
         parser.set_defaults(model="test", load_size=parser.get_default("crop_size"))
 
-    def take_saved(self, parser: Parser, opt: argparse.Namespace, argv: Sequence[str]) -> Parser:
-        """With what training saved beside the checkpoint as defaults."""
-        self.saved_in = checkpoint.folder(opt)
-        saved = read_options(self.saved_in, (*NETWORK, *DEFAULTS, "model"), parser.accepts)
+    def take_saved(self, opt: argparse.Namespace, argv: Sequence[str]) -> None:
+        """Make what training saved beside the checkpoint the defaults."""
+        parser, folder = self.parser, checkpoint.folder(opt)
+        saved = read_options(folder, (*NETWORK, *DEFAULTS, "model"), parser.accepts)
         self.trained_model = saved.pop("model", None)
         both = {"input_nc", "output_nc"} <= saved.keys()
         if opt.model == "test" and opt.model_suffix == "_B" and both:  # CycleGAN's B to A
             saved["input_nc"], saved["output_nc"] = saved["output_nc"], saved["input_nc"]
         self.trained = {k: v for k, v in saved.items() if k in NETWORK}
+        # the whole image, unless a model or dataset has its own default
         self.load_follows_crop = parser.get_default("load_size") == parser.get_default("crop_size")
         parser.set_defaults(**saved)
-        if self.load_follows_crop:  # the whole image, unless a model or dataset has its own default
-            parser.set_defaults(load_size=parser.get_default("crop_size"))
-        return parser
 
-    def finish(
-        self, opt: argparse.Namespace, given: set[str], parser: Parser, problems: list[str]
-    ) -> None:
+    def finish(self, opt: argparse.Namespace) -> None:
         """In order, uncropped; and no flag may contradict the checkpoint."""
-        super().finish(opt, given, parser, problems)
-        if self.load_follows_crop and "load_size" not in given:
+        super().finish(opt)
+        if self.load_follows_crop and "load_size" not in self.given:
             opt.load_size = opt.crop_size
         opt.serial_batches, opt.no_flip = True, True
-        problems += [
-            f"{parser.flag(key, vars(opt)[key])} contradicts the checkpoints in {self.saved_in}, "
-            f"trained with {parser.flag(key, value)}; leave the flag out"
-            for key, value in self.trained.items()
-            if key in given and not interchangeable(key, vars(opt)[key], value, opt.netG)
-        ]
+        fixed = dict(self.trained)
+        if opt.netG.startswith("unet"):
+            fixed.pop("no_dropout", None)  # dropout is no part of a U-Net's keys
+        others = ", ".join(conflicts(opt, self.given, fixed, self.parser))
+        if others:
+            self.problems.append(
+                f"the training in {checkpoint.folder(opt)} had other networks than you give: "
+                f"{others}; leave these flags out"
+            )
 
-    def mention(self, opt: argparse.Namespace, given: set[str]) -> None:
+    def mention(self, opt: argparse.Namespace) -> None:
         """Say what a forgotten --model does."""
-        super().mention(opt, given)
-        if "model" not in given and self.trained_model not in (None, "test"):
+        if "model" not in self.given and self.trained_model not in (None, "test"):
             distributed.print0(
                 "without --model, the generator is applied to every image under --dataroot; to "
                 f"test as in training: --model {self.trained_model}"
@@ -83,12 +81,3 @@ class TestOptions(BaseOptions):
 def one_by_one(opt: argparse.Namespace) -> argparse.Namespace:
     """The options of a loader that yields single images: they make batches by their sizes later."""
     return argparse.Namespace(**{**vars(opt), "batch_size": 1})
-
-
-def interchangeable(key: str, given: Any, trained: Any, netG: str) -> bool:
-    """Whether weights trained with one value of an option work with another."""
-    if key == "norm":
-        return same_weights(given, trained)
-    if key == "no_dropout" and netG.startswith("unet"):
-        return True  # dropout is no part of a U-Net's keys
-    return given == trained

@@ -6,16 +6,16 @@ from functools import partial
 from typing import Any
 
 from models.networks import GAN_MODES, LR_POLICIES
-from options.base_options import VISDOM, BaseOptions, collected
+from options.base_options import BaseOptions
 from options.parser import Parser
 from options.resume import conflicts, taken_over
 from util import checkpoint, distributed, restarts
 from util.restarts import SavedRun
 
-GETTING_STARTED = """needs --dataroot, the folder of the dataset, for example:
-  python scripts/make_demo_dataset.py      # draws a small dataset of facades
-  python train.py --dataroot ./datasets/demo --name demo --model pix2pix --direction BtoA
---help lists the options of the chosen --model"""
+VISDOM = {  # accepted and ignored
+    "display_id": 1, "display_server": "http://localhost", "display_env": "main",
+    "display_port": 8097, "display_ncols": 4,
+}  # fmt: skip
 
 
 class TrainOptions(BaseOptions):
@@ -23,127 +23,121 @@ class TrainOptions(BaseOptions):
 
     isTrain = True
     program = "train.py"
-    needs_data = GETTING_STARTED
+    needs_data = """needs --dataroot, the folder of the dataset, for example:
+  python scripts/make_demo_dataset.py      # draws a small dataset of facades
+  python train.py --dataroot ./datasets/demo --name demo --model pix2pix --direction BtoA
+--help lists the options of the chosen --model"""
     saved_run: SavedRun | None = None  # that is continued
     saved: Mapping[str, Any] = {}  # its options, as far as they are taken over
 
     def initialize(self, parser: Parser) -> None:
         """Add the options of training."""
         super().initialize(parser)
-        self._add_schedule(parser.add_argument_group("training"))
-        self._add_output(parser.add_argument_group("logs, pages and checkpoints"))
-        for name, default in VISDOM.items():
-            add = partial(parser.add_argument, on_resume="may change", help=argparse.SUPPRESS)
-            add(f"--{name}", type=type(default), default=default)
-
-    @staticmethod
-    def _add_schedule(group: argparse._ArgumentGroup) -> None:
-        add = group.add_argument
         # fmt: off
+        add = parser.add_argument_group("training").add_argument
+        may_change = partial(add, on_resume="may change")
         add("--phase", default="train", help="which part of the dataset: train, val, test, …")
-        add("--n_epochs", type=int, default=100, least=0, most=10**7, on_resume="may change",
+        may_change("--n_epochs", type=int, default=100, least=0, most=10**7,
             help="epochs at the initial learning rate")
-        add("--n_epochs_decay", type=int, default=100, least=0, most=10**7, on_resume="may change",
+        may_change("--n_epochs_decay", type=int, default=100, least=0, most=10**7,
             help="epochs of decay to zero after them")
         add("--epoch_count", type=int, default=1, least=1, on_resume="not restored",
             help="the number of the first epoch")
         add("--continue_train", action="store_true", on_resume="not restored",
             help="continue from the last checkpoint")
         add("--lr", type=float, default=0.0002, least=0, help="initial learning rate of Adam")
-        add("--global_batch_size", type=int, least=1,
-            help="images in a batch over all processes; in place of --batch_size")
-        add("--accumulate", type=int, default=1, least=1, on_resume="may change",
-            help="compute a batch in parts, for memory")
-        add("--checkpoint_activations", action="store_true", on_resume="may change",
-            help="compute activations twice rather than keep them: less memory")
-        add("--dist_timeout", type=float, default=10.0, least=0.1, most=10**6,
-            on_resume="may change", help="minutes to wait for other ranks")
         add("--beta1", type=float, default=0.5, least=0, below=1, help="momentum of Adam")
         add("--lr_policy", default="linear", choices=LR_POLICIES, help="learning rate schedule")
         add("--lr_decay_iters", type=int, default=50, least=1, help="--lr_policy step: its epochs")
         add("--gan_mode", default="lsgan", choices=GAN_MODES, help="adversarial loss")
         add("--lambda_gp", type=float, default=10.0, least=0, help="weight of wgangp's penalty")
         add("--pool_size", type=int, default=50, least=0, help="generated images kept for D")
-        # fmt: on
+        add("--global_batch_size", type=int, least=1,
+            help="images in a batch over all processes; in place of --batch_size")
+        may_change("--accumulate", type=int, default=1, least=1, help="compute a batch in parts")
+        may_change("--checkpoint_activations", action="store_true",
+            help="compute activations twice rather than keep them: less memory")
+        may_change("--dist_timeout", type=float, default=10.0, least=0.1, most=10**6,
+            help="minutes to wait for other ranks")
 
-    @staticmethod
-    def _add_output(group: argparse._ArgumentGroup) -> None:
-        add = partial(group.add_argument, on_resume="may change")
-        # fmt: off
-        add("--print_freq", type=int, default=100, least=1, help="images between lines of losses")
-        add("--display_freq", type=int, default=400, least=1, help="images between page updates")
-        add("--update_html_freq", type=int, default=1000, least=1,
-            help="the same; the smaller one counts")
-        add("--no_html", action="store_true", help="no page in checkpoints/NAME/web")
-        add("--save_latest_freq", type=int, default=5000, least=1, help="images between saves")
-        add("--save_epoch_freq", type=int, default=5, least=1, help="epochs between checkpoints")
-        add("--save_by_iter", action="store_true", help="keep iter_N of each of these saves")
-        add("--keep_last", type=int, least=1, help="checkpoints of epochs to keep; not given: all")
+        add = parser.add_argument_group("logs, pages and checkpoints").add_argument
+        may_change = partial(add, on_resume="may change")
+        may_change("--print_freq", type=int, default=100, least=1, help="images per printed line")
+        may_change("--display_freq", type=int, default=400, least=1, help="images per page update")
+        may_change("--update_html_freq", type=int, default=1000, least=1, help="the lower counts")
+        may_change("--no_html", action="store_true", help="no page in checkpoints/NAME/web")
+        may_change("--save_latest_freq", type=int, default=5000, least=1, help="images per save")
+        may_change("--save_epoch_freq", type=int, default=5, least=1, help="epochs per checkpoint")
+        may_change("--save_by_iter", action="store_true", help="keep iter_N of each of these saves")
+        may_change("--keep_last", type=int, least=1, help="how many epochs to keep; not given, all")
         # fmt: on
+        for name, default in VISDOM.items():
+            may_change(f"--{name}", type=type(default), default=default, help=argparse.SUPPRESS)
 
-    def take_saved(self, parser: Parser, opt: argparse.Namespace, argv: Sequence[str]) -> Parser:
-        """With the options of the run that is continued, if one is, as defaults."""
+    def take_saved(self, opt: argparse.Namespace, argv: Sequence[str]) -> None:
+        """Make the options of the run that is continued, if one is, the defaults."""
         if not (opt.continue_train or restarts.was_restarted()):
-            return parser
+            return
         tag = checkpoint.tag(opt) if opt.continue_train else None
         self.saved_run = restarts.open_saved_run(checkpoint.folder(opt), tag)
-        if self.saved_run is None:
-            return parser
-        saved = taken_over(self.saved_run, parser)
-        first = {name: saved[name] for name in ("model", "dataset_mode") if name in saved}
-        if not first.items() <= vars(opt).items():  # other classes, with options of their own
-            parser = self.build_parser(argv, **first)
-        self.saved = taken_over(self.saved_run, parser)
-        parser.set_defaults(**self.saved)
-        return parser
+        if self.saved_run:
+            options = self.saved_run.options
+            kinds = [f"--{k}={options[k]}" for k in ("model", "dataset_mode") if k in options]
+            self.parser = self.build_parser([*kinds, *argv])  # they have options of their own
+            self.saved = taken_over(self.saved_run, self.parser)
+            self.parser.set_defaults(**self.saved)
 
-    def finish(
-        self, opt: argparse.Namespace, given: set[str], parser: Parser, problems: list[str]
-    ) -> None:
+    def finish(self, opt: argparse.Namespace) -> None:
         """Settle norm and batch for this number of ranks, and where to continue."""
-        super().finish(opt, given, parser, problems)
-        opt.saved_run = run = self.saved_run
-        with collected(problems):
-            opt.norm = distributed.norm_for_job(opt.norm, given="norm" in given)
-        self._settle_batch(opt, given, problems)
-        if run is None:
-            return
+        super().finish(opt)
+        opt.saved_run = self.saved_run
+        with self.collecting():
+            opt.norm = distributed.norm_for_job(opt.norm, given="norm" in self.given)
+        self._settle_batch(opt)
+        if self.saved_run:
+            self._settle_resume(opt, self.saved_run)
+
+    def _settle_batch(self, opt: argparse.Namespace) -> None:
+        both = {"batch_size", "global_batch_size"} <= self.given
+        if both:
+            self.problems.append("--batch_size and --global_batch_size: give one of them")
+        before = self.saved_run.options if self.saved_run else {}
+        opt.first_batch_size = before.get("first_batch_size", opt.batch_size)
+        same = opt.batch_size == opt.first_batch_size  # the same command, on other ranks perhaps
+        if "batch_size" in self.given and not both and not (before and same):
+            opt.global_batch_size = None
+        if opt.global_batch_size is None:
+            opt.global_batch_size = opt.batch_size * distributed.world_size()
+        with self.collecting():
+            opt.batch_size = distributed.split_batch(opt.global_batch_size)
+
+    def _settle_resume(self, opt: argparse.Namespace, run: SavedRun) -> None:
         if run.restarted_by:
             opt.continue_train, opt.epoch, opt.load_iter = True, run.tag, 0
-        elif "epoch_count" in given and opt.epoch_count != run.epoch:
-            problems.append(
+        elif "epoch_count" in self.given and opt.epoch_count != run.epoch:
+            self.problems.append(
                 f"--epoch_count {opt.epoch_count}: the training state of {run.tag} continues in "
                 f"epoch {run.epoch}; leave the flag out"
             )
         opt.epoch_count = run.epoch
-        others = list(conflicts(opt, given, self.saved, parser))
+        others = ", ".join(conflicts(opt, self.given, self.saved, self.parser))
         if others:
-            problems.append(
+            self.problems.append(
                 "--continue_train keeps the options of the run, and these would make it another: "
-                f"{', '.join(others)}; leave them out, or start a new run (--name)"
+                f"{others}; leave them out, or start a new run (--name)"
             )
 
-    def _settle_batch(self, opt: argparse.Namespace, given: set[str], problems: list[str]) -> None:
-        both = {"batch_size", "global_batch_size"} <= given
-        if both:
-            problems.append("--batch_size (per process) and --global_batch_size: give one of them")
-        before = self.saved_run.options if self.saved_run else {}
-        opt.first_batch_size = before.get("first_batch_size", opt.batch_size)
-        same = opt.batch_size == opt.first_batch_size  # the same command, on other ranks perhaps
-        if "batch_size" in given and not both and not (before and same):
-            opt.global_batch_size = None
-        if opt.global_batch_size is None:
-            opt.global_batch_size = opt.batch_size * distributed.world_size()
-        with collected(problems):
-            opt.batch_size = distributed.split_batch(opt.global_batch_size)
-
-    def mention(self, opt: argparse.Namespace, given: set[str]) -> None:
-        """Say who has restarted the job; end here, well, if the run is over."""
-        super().mention(opt, given)
-        if opt.saved_run and opt.saved_run.restarted_by:
+    def mention(self, opt: argparse.Namespace) -> None:
+        """Say which flags do nothing, who has restarted the job, and end if the run is over."""
+        visdom, run = sorted(VISDOM.keys() & self.given), self.saved_run
+        if visdom:
             distributed.print0(
-                f"{opt.saved_run.restarted_by} has started this job again; it continues from "
-                f"{opt.saved_run.tag}"
+                f"--{', --'.join(visdom)}: ignored, there is no visdom server; "
+                f"the page is {opt.checkpoints_dir}/{opt.name}/web/index.html"
+            )
+        if run and run.restarted_by:
+            distributed.print0(
+                f"{run.restarted_by} has started this job again; it continues from {run.tag}"
             )
         if opt.epoch_count > opt.n_epochs + opt.n_epochs_decay:
             distributed.print0(

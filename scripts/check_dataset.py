@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -59,10 +58,10 @@ class CheckOptions(BaseOptions):
         if self.model:
             parser.set_defaults(model=self.model)
 
-    def finish(self, opt: argparse.Namespace, *more: Any) -> None:
+    def finish(self, opt: argparse.Namespace) -> None:
         """Testing loads in one process; checking does not."""
         wanted = opt.num_threads
-        super().finish(opt, *more)
+        super().finish(opt)
         opt.num_threads = min(wanted, available_cores())
 
 

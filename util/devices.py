@@ -16,24 +16,18 @@ def choose_device(gpu_ids: str | None) -> torch.device:
     Raises:
         UserError: no such GPU; the message lists those that exist.
     """
-    if gpu_ids == "0" and not torch.cuda.is_available():
-        # in everybody's scripts, being the default of the original
-        device = best_device() if world_size() == 1 else torch.device("cpu")
-        print0(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
-        return device
-    gpus = list(dict.fromkeys(gpus_to_use(gpu_ids)))
+    no_cuda = gpu_ids == "0" and not torch.cuda.is_available()  # 0 is in everybody's scripts
+    gpus = [] if no_cuda else gpus_to_use(gpu_ids)
     if not gpus:
-        alone = world_size() == 1 and gpu_ids is None
-        return best_device() if alone else torch.device("cpu")  # MPS has no collectives
-    _compare_ranks_with_gpus(gpus, gpu_ids)
-    return torch.device("cuda", gpus[local_rank() % len(gpus)])
-
-
-def _compare_ranks_with_gpus(gpus: list[int], given: str | None) -> None:
+        best = gpu_ids in (None, "0") and world_size() == 1  # MPS has no collectives
+        device = torch.device("mps" if best and torch.backends.mps.is_available() else "cpu")
+        if no_cuda:
+            print0(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
+        return device
     ranks, ids = local_world_size(), ",".join(map(str, gpus))
-    if ranks > len(gpus) and given is not None:
+    if ranks > len(gpus) and gpu_ids is not None:
         raise UserError(
-            f"--gpu_ids {given} names {len(gpus)} GPUs for {ranks} ranks; leave the flag out, or "
+            f"--gpu_ids {gpu_ids} names {len(gpus)} GPUs for {ranks} ranks; leave the flag out, or "
             "choose with CUDA_VISIBLE_DEVICES"
         )
     if ranks > len(gpus):
@@ -43,38 +37,26 @@ def _compare_ranks_with_gpus(gpus: list[int], given: str | None) -> None:
             f"{len(gpus)} GPUs are here and one process trains on one, GPU {gpus[0]}; for all of "
             f"them: CUDA_VISIBLE_DEVICES={ids} torchrun --nproc_per_node={len(gpus)} train.py …"
         )
-
-
-def best_device() -> torch.device:
-    """CUDA, MPS or CPU: the first that works here."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    return torch.device("cuda", gpus[local_rank() % len(gpus)])
 
 
 def gpus_to_use(gpu_ids: str | None) -> list[int]:
-    """The CUDA GPUs that --gpu_ids allows; see choose_device."""
+    """The CUDA GPUs that --gpu_ids allows, each once; see choose_device."""
     count = torch.cuda.device_count()
     if gpu_ids is None:
         return list(range(count))
     try:
-        ids = [i for i in map(int, gpu_ids.split(",")) if i >= 0]
+        ids = [i for i in dict.fromkeys(map(int, gpu_ids.split(","))) if i >= 0]
     except ValueError:
         raise UserError(
             f"--gpu_ids {gpu_ids} is not a list of numbers; write 0, or 0,1, or -1 for the CPU"
         ) from None
     missing = [i for i in ids if i >= count]
     if missing:
+        gpus = ", ".join(f"{i} ({torch.cuda.get_device_name(i)})" for i in range(count))
+        here = f"GPUs here: {gpus}" if gpus else "this machine has no CUDA GPU"
         raise UserError(
-            f"--gpu_ids {gpu_ids}: there is no GPU {missing[0]} here; {existing_gpus()}. "
+            f"--gpu_ids {gpu_ids}: there is no GPU {missing[0]} here; {here}. "
             "Leave the flag out for the best device, or use --gpu_ids -1 for the CPU"
         )
     return ids
-
-
-def existing_gpus() -> str:
-    """A phrase that lists the GPUs of this machine."""
-    names = [f"{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    return f"GPUs here: {', '.join(names)}" if names else "this machine has no CUDA GPU"

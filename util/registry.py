@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import inspect
 import pkgutil
 import sys
 
@@ -20,9 +19,7 @@ class Registry:
     """
 
     def __init__(self, package: str, kind: str, base: type, flag: str):
-        """Remember where to look; nothing is imported yet."""
-        self.package, self.kind, self.base, self.flag = package, kind, base, flag
-        self.suffix = f"_{kind}"
+        self.package, self.suffix, self.base, self.flag = package, f"_{kind}", base, flag
 
     def names(self) -> list[str]:
         """The names there are, sorted."""
@@ -36,27 +33,22 @@ class Registry:
         Raises:
             UserError: no such file, or no such class in it. An error inside the file is its own.
         """
-        if name not in self.names():
-            raise UserError(self._not_found(name))
+        names = self.names()
+        if name not in names:
+            close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            raise UserError(
+                f"{self.flag} {name}: there is no {self.package}/{name}{self.suffix}.py{hint} "
+                f"Those that exist: {', '.join(names)}"
+            )
         module = importlib.import_module(f"{self.package}.{name}{self.suffix}")
         wanted = (name + self.suffix).replace("_", "").lower()
         for attribute, value in vars(module).items():
-            if attribute.lower() == wanted and self._fits(value):
+            fits = isinstance(value, type) and issubclass(value, self.base)
+            if fits and attribute.lower() == wanted:
                 return value
         camel = "".join(word.title() for word in (name + self.suffix).split("_"))
         raise UserError(
             f"{self.flag} {name}: {module.__file__} must define a class {camel} that inherits from "
             f"{self.base.__module__}.{self.base.__name__}"
-        )
-
-    def _fits(self, value: object) -> bool:
-        return inspect.isclass(value) and issubclass(value, self.base)
-
-    def _not_found(self, name: str) -> str:
-        names = self.names()
-        close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "."
-        return (
-            f"{self.flag} {name}: there is no {self.package}/{name}{self.suffix}.py{hint} "
-            f"Those that exist: {', '.join(names)}"
         )

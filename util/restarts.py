@@ -35,8 +35,8 @@ def open_saved_run(directory: Path, tag: str | None) -> SavedRun | None:
     """Open, on rank 0, what to continue from; None without a training state. Call it on all ranks.
 
     Args:
-        directory: the experiment's folder; a restarted job continues from what it has saved in it
-            itself, not from what an older run has left there.
+        directory: the experiment's folder; a restarted job continues only from what it has saved
+            there itself.
         tag: the checkpoint that --continue_train asks for; None without it.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 from util import checkpoint
 from util.errors import UserError, one_line
 
-LARGEST = 1 << 20  # bytes of train_opt.json
+LARGEST = 1 << 20  # characters of train_opt.json
 LARGEST_NUMBER = 65536  # channels, or pixels of a side
 
 
@@ -22,7 +22,8 @@ def save_options(
     stem = "train_opt" if opt.isTrain else "test_opt"
     values = {
         key: value if _is_plain(value) and value != math.inf else str(value)
-        for key, value in _saved(vars(opt))
+        for key, value in sorted(vars(opt).items())
+        if key != "saved_run"  # an open file
     }
     lines = ["----------------- Options ---------------"]
     lines += [f"{key:>25}: {one_line(value)}" for key, value in values.items()]
@@ -37,23 +38,21 @@ def read_options(
 ) -> dict[str, Any]:
     """The options that training saved in `folder`; empty where it saved none, as the original.
 
-    Args:
-        folder: the experiment's folder.
-        names: the options to read.
-        accepts: whether an option can have a value.
-
     Raises:
-        UserError: the file is there and is not what save_options writes.
+        UserError: the file is there and is not what save_options writes, or it has a value for one
+            of `names` that is not `accepts(name, value)`.
     """
     path = folder / "train_opt.json"
     try:
-        values = json.loads(_small_text(path))
-        if not isinstance(values, dict):
+        with open(path, encoding="utf-8") as file:  # perhaps a link to something endless
+            saved = json.loads(file.read(LARGEST))
+        if not isinstance(saved, dict):
             raise ValueError("it holds no names with values")
-        values = {name: values[name] for name in names if name in values}
-        wrong = [name for name in values if not _sane(values[name], accepts, name)]
-        if wrong:
-            raise ValueError(f"{wrong[0]} cannot be {reprlib.repr(values[wrong[0]])}")
+        values = {name: saved[name] for name in names if name in saved}
+        for name, value in values.items():
+            only_fills_memory = isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER
+            if only_fills_memory or not accepts(name, value):
+                raise ValueError(f"{name} cannot be {reprlib.repr(value)}")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -66,29 +65,10 @@ def read_options(
 
 def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a training state keeps, in their order: those that any file can hold."""
-    return {name: value for name, value in _saved(values) if _is_plain(value)}
-
-
-def _saved(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return sorted(item for item in values.items() if item[0] != "saved_run")  # an open file
+    return {name: value for name, value in sorted(values.items()) if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_plain(part) and not isinstance(part, list) for part in value)
     return isinstance(value, (bool, int, float, str, type(None)))
-
-
-def _small_text(path: Path) -> str:
-    """The text of a file, which may also be a link to something endless."""
-    with open(path, "rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST} bytes")
-    return content.decode("utf-8")
-
-
-def _sane(value: Any, accepts: Callable[[str, Any], bool], name: str) -> bool:
-    """Whether an option can have this value, and it is no number that only fills the memory."""
-    too_large = isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER
-    return not too_large and accepts(name, value)
