@@ -70,7 +70,9 @@ def main() -> None:
 
 @IN_PROC
 @pytest.mark.parametrize(("case", "ranks"), [("pix2pix", 1), ("cycle_gan", 2)])
-def test_a_killed_and_continued_run_is_the_run_that_nobody_killed(case, ranks, here):
+def test_a_killed_and_continued_run_is_the_run_that_nobody_killed(case, ranks, here, monkeypatch):
+    short = [*RUN, "--n_epochs", "4", "--n_epochs_decay", "2"]
+    monkeypatch.setattr(sys.modules[__name__], "RUN", short)
     row = crash(case, ranks, 2, random.Random(f"5 {case} {ranks}"))
     assert row[2:] == (2, row[3], "yes") and row[3] > 0  # a kill at least was inside a save
 
