@@ -10,9 +10,10 @@ case "${1:-}" in
     --all) tiers=(tests); shift ;;
     --rest) tiers=(tests/ranks tests/browser tests/stress); shift ;;
 esac
+TIMEFORMAT="(%0R s)"
 if [ "${tiers[0]}" != tests/ranks ]; then
     ruff check .
     ruff format --check .
-    mypy
+    time mypy
 fi
-python -m pytest -q -n 2 --dist loadfile "${tiers[@]}" "$@"
+time python -m pytest -q -n 2 --dist loadfile "${tiers[@]}" "$@"

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 ROOT = Path(__file__).parent.parent
+TRAIN_RUNS = str(ROOT / "tests" / "train_runs.py")
 PATIENCE = 60  # seconds for a function; a rank that waits for another in vain must not hang a test
 
 
@@ -26,6 +27,15 @@ def torchrun(ranks, *command, timeout=120):
     """Run a program on several ranks; the finished process, its output as text."""
     command = [*launcher(ranks), *map(str, command)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+
+def train_runs(ranks, *command_lines):
+    """Runs of tests/train_runs.py, all in one job, which must end well; what it printed."""
+    launch = launcher(ranks) if ranks > 1 else [sys.executable]
+    command = [*launch, TRAIN_RUNS, *command_lines]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @contextmanager

@@ -2,16 +2,13 @@
 
 import csv
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, write_pictures
+from torchrun import train_runs
 
-HARNESS = Path(__file__).parents[1] / "in_float64.py"
-GRADIENTS = Path(__file__).parents[1] / "first_gradients.py"
 # 16 images in batches of 4, 5 epochs: 20 steps
 STEPS = ["--global_batch_size", "4", "--n_epochs", "3", "--n_epochs_decay", "2"]
 # A tenth of the usual rate: at that one, 20 steps of Adam make 1e-9 of the rounding of 1e-16.
@@ -25,14 +22,6 @@ CASES = {
 }
 
 
-def torchrun(ranks, program, *command_lines):
-    """Run a program of these tests, which takes whole command lines, on a number of ranks."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}"]
-    command = [*launcher, "--standalone", str(program), *command_lines]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A folder in which every case was trained on 1, 2 and 4 ranks, and first gradients saved."""
@@ -43,16 +32,16 @@ def runs(tmp_path_factory):
     before = Path.cwd()
     os.chdir(folder)
     for ranks in (1, 2, 4):
-        lines = [command_line(f"{case} on {ranks}", *argv) for case, argv in CASES.items()]
-        torchrun(ranks, HARNESS, *lines)
-        torchrun(ranks, GRADIENTS, *lines)
-    torchrun(2, HARNESS, "--bypass_wrapper", command_line("bypassed", *CASES["pix2pix"]))
+        lines = [command_line("bypassed", *CASES["pix2pix"], "--bypass_wrapper")] * (ranks == 2)
+        for case, argv in CASES.items():
+            line = command_line(f"{case}_on_{ranks}", *argv)
+            lines += [line, f"{line} --first_gradients {case}_on_{ranks}.pth"]
+        train_runs(ranks, *lines)
     yield folder
     os.chdir(before)
 
 
 def command_line(name, *argv):
-    name = name.replace(" ", "_")
     return " ".join(["--dataroot", "data", "--name", name, *TINY, *SAME, *argv])
 
 

@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,34 @@ from torchrun import ROOT, torchrun
 import train
 
 PROGRAM = ROOT / "train.py"
-# 60 steps on one rank and no save but at the end
-LENGTH = ["--n_epochs", "4", "--n_epochs_decay", "1", "--save_epoch_freq", "99"]
+# 48 steps on one rank and no save but at the end
+LENGTH = ["--n_epochs", "3", "--n_epochs_decay", "1", "--save_epoch_freq", "99"]
 SLOW = ["--netG", "resnet_9blocks", "--ngf", "8"]  # or it would be over before the signal
 
 
-@pytest.fixture
-def data(tmp_path):
-    write_pictures(tmp_path / "data" / "train", 12, width=64)
-    return tmp_path / "data"
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_pictures(folder / "train", 12, width=64)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """`whole(ranks)`: the folder of the run that nobody stopped, trained once."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def trained(ranks):
+        argv = [*command(data, str(ranks)), "--checkpoints_dir", str(folder)]
+        if ranks == 1:
+            train.main(argv)
+        else:
+            done = torchrun(ranks, PROGRAM, *argv)
+            assert done.returncode == 0, done.stderr
+        return folder / str(ranks)
+
+    return trained
 
 
 def command(data, name, *more):
@@ -64,7 +84,7 @@ def continued_from_the_command_in(output):
 
 @IN_PROC
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_to_every_process_saves_and_ends_the_run(name, data, here, tmp_path):
+def test_a_signal_to_every_process_saves_and_ends_the_run(name, data, whole, here, tmp_path):
     number = getattr(signal, name)
     with job(tmp_path, PROGRAM, *command(data, "n", "--num_threads", "2"), ranks=1) as running:
         until_it_steps(running)
@@ -75,10 +95,9 @@ def test_a_signal_to_every_process_saves_and_ends_the_run(name, data, here, tmp_
     assert running.process.returncode == 128 + number, output
     assert output.count(f"stopped by {name} and saved") == 1
     assert "Traceback" not in output and "error" not in output
-    assert saved() == steps() < 60
+    assert saved() == steps() < 48
     continued_from_the_command_in(output)
-    train.main(command(data, "whole"))
-    assert_same_run("checkpoints/whole", "checkpoints/n")
+    assert_same_run(whole(1), "checkpoints/n")
 
 
 ENDLESS = """
@@ -116,19 +135,17 @@ def test_a_second_interrupt_leaves_at_once(data, here, tmp_path):
 
 
 @IN_PROC
-def test_sigterm_to_torchrun(data, here, tmp_path):
+def test_sigterm_to_torchrun(data, whole, here, tmp_path):
     with job(tmp_path, PROGRAM, *command(data, "n")) as running:
         until_it_steps(running)
         os.kill(running.process.pid, signal.SIGTERM)
-        assert running.wait(lambda: state_is_there(), seconds=30) < 30
+        assert running.wait(state_is_there, seconds=30) < 30
         running.wait(running.ended, seconds=40)
         output = running.output.read_text()
     assert output.count("stopped by SIGTERM and saved") == 1
-    assert saved() == 2 * steps() < 60
+    assert saved() == 2 * steps() < 48
     continued_from_the_command_in(output)
-    done = torchrun(2, PROGRAM, *command(data, "whole"))
-    assert done.returncode == 0, done.stderr
-    assert_same_run("checkpoints/whole", "checkpoints/n")
+    assert_same_run(whole(2), "checkpoints/n")
 
 
 def state_is_there():
@@ -143,7 +160,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(data, here, tmp_path
         running.wait(running.ended, seconds=40)
         output = running.output.read_text()
     assert output.count("stopped by SIGUSR1 and saved") == 1
-    assert saved() == 2 * steps() < 60
+    assert saved() == 2 * steps() < 48
 
 
 # ---- jobs that are started again ---------------------------------------------------------------
@@ -155,11 +172,8 @@ def restarts(running):
 
 
 @IN_PROC
-def test_torchrun_starts_a_job_again_that_goes_on_by_itself(data, here, tmp_path):
-    more = ["--save_latest_freq", "6"]
-    done = torchrun(2, PROGRAM, *command(data, "whole", *more))
-    assert done.returncode == 0, done.stderr
-    argv = command(data, "n", *more)
+def test_torchrun_starts_a_job_again_that_goes_on_by_itself(data, whole, here, tmp_path):
+    argv = command(data, "n", "--save_latest_freq", "6")
     with job(tmp_path, PROGRAM, *argv, options=["--max-restarts=3"]) as running:
         for victim, least in enumerate((8, 16)):
             until_it_steps(running, least)
@@ -170,16 +184,15 @@ def test_torchrun_starts_a_job_again_that_goes_on_by_itself(data, here, tmp_path
         output = running.output.read_text()
     assert running.process.returncode == 0, output
     assert restarts(running) == 2
-    assert_same_run("checkpoints/whole", "checkpoints/n")
+    assert_same_run(whole(2), "checkpoints/n")
 
 
 @IN_PROC
 def test_a_restart_before_the_first_save_starts_over_and_leaves_an_older_run_alone(
-    data, here, tmp_path
+    data, whole, here, tmp_path
 ):
     """The state there is an older run's, with another seed: continuing from it would be wrong."""
-    done = torchrun(2, PROGRAM, *command(data, "n", "--seed", "7"))
-    assert done.returncode == 0, done.stderr
+    train.main(command(data, "n", "--seed", "7"))
     Path("checkpoints/n/losses.csv").unlink()
     with job(tmp_path, PROGRAM, *command(data, "n"), options=["--max-restarts=1"]) as running:
         until_it_steps(running)
@@ -188,9 +201,7 @@ def test_a_restart_before_the_first_save_starts_over_and_leaves_an_older_run_alo
         output = running.output.read_text()
     assert running.process.returncode == 0, output
     assert "started this job again" not in output
-    done = torchrun(2, PROGRAM, *command(data, "whole"))
-    assert done.returncode == 0, done.stderr
-    assert_same_run("checkpoints/whole", "checkpoints/n")
+    assert_same_run(whole(2), "checkpoints/n")
 
 
 def test_a_requeued_slurm_job_goes_on_by_itself(data, here, monkeypatch, capsys):

@@ -12,20 +12,19 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, write_pictures
+from torchrun import ROOT, TRAIN_RUNS, launcher
 
-ROOT = Path(__file__).parents[2]
-HARNESS = Path(__file__).parents[1] / "in_float64.py"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ADDRESSES = {"alpha": "10.79.0.1", "beta": "10.79.0.2"}
 CABLE = "veth0"
 ONE_RUN = ["--dataroot", "data", "--name", "run", *TINY, "--model", "pix2pix", "--no_dropout"]
 ONE_RUN += ["--pool_size", "0", "--no_html", "--global_batch_size", "4", "--n_epochs", "1"]
 ONE_RUN += ["--dist_timeout", "0.5"]
+TWO_EPOCHS = ["--n_epochs_decay", "1", "--save_epoch_freq", "2"]
+ONE_MORE = ["--n_epochs_decay", "2", "--continue_train"]
 LIMIT = 90  # seconds for a job
 # what a process of a machine goes through: its name, its addresses, not the other's disk
 ENTER = 'hostname "$1"; mount --bind "$2" /etc/hosts; mount -t tmpfs none "$3"; shift 3; exec "$@"'
@@ -135,29 +134,31 @@ def end(job):
         job.kill()
 
 
-def start_on_two(machines, *argv):
+def start_on_two(machines, *runs):
     nodes = ["--nnodes=2", "--nproc_per_node=2", f"--master_addr={ADDRESSES['alpha']}"]
     nodes += ["--master_port=29500"]
     jobs = []
     for i, machine in enumerate(machines):
-        torchrun = [*machine.enter, *TORCHRUN, *nodes, f"--node_rank={i}"]
-        command = [*torchrun, HARNESS, " ".join([*ONE_RUN, *argv])]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", *nodes, f"--node_rank={i}"]
+        command = [*machine.enter, *torchrun, TRAIN_RUNS, *map(command_line, runs)]
         jobs.append(start(command, machine.folder, GLOO_SOCKET_IFNAME=CABLE))
     return jobs
 
 
-def train_on_two(machines, *argv):
-    return finish(*start_on_two(machines, *argv), folder=machines[0].folder)
+def command_line(argv):
+    return " ".join([*ONE_RUN, *argv])
 
 
-def train_on_one(folder, *argv):
-    torchrun = [*TORCHRUN, "--standalone", "--nproc_per_node=4"]
-    command = [*torchrun, HARNESS, " ".join([*ONE_RUN, *argv])]
-    return finish(start(command, folder), folder=folder)
+@pytest.fixture(scope="module")
+def printed(machines, folders):
+    """Two epochs and, continued, one more, on two machines and on one; what the two printed."""
+    one = [*launcher(4), TRAIN_RUNS, *map(command_line, (TWO_EPOCHS, ONE_MORE))]
+    finish(start(one, folders / "local"), folder=folders / "local")
+    return finish(*start_on_two(machines, TWO_EPOCHS, ONE_MORE), folder=machines[0].folder)
 
 
-def weights(folder):
-    files = sorted((folder / "checkpoints" / "run").glob("latest_net_*.pth"))
+def weights(folder, tag):
+    files = sorted((folder / "checkpoints" / "run").glob(f"{tag}_net_*.pth"))
     return {f"{f.name} {k}": v for f in files for k, v in torch.load(f).items()}
 
 
@@ -166,39 +167,27 @@ def losses(folder):
     return [{k: v for k, v in row.items() if k not in ("time", "data")} for row in rows]
 
 
-def assert_same_run(one, other):
-    a, b = weights(one), weights(other)
+@pytest.mark.parametrize("tag", ["2", "latest"])  # before and after the run was continued
+def test_two_machines_train_the_weights_of_one_bit_for_bit(tag, printed, folders):
+    a, b = (weights(folders / name, tag) for name in ("alpha", "local"))
     assert a.keys() == b.keys() and len(a) > 20
     assert all(torch.equal(a[key], b[key]) for key in a)
-    assert losses(one) == losses(other)
 
 
-@pytest.fixture(scope="module")
-def two_epochs(machines, folders):
-    """Two epochs on two machines, and on one; what the two printed."""
-    train_on_one(folders / "local", "--n_epochs_decay", "1")
-    return train_on_two(machines, "--n_epochs_decay", "1")
+def test_two_machines_log_what_one_logs(printed, folders):
+    assert printed.count("on 4 ranks (cpu), batch size 1 each, 4 in all") == 2
+    rows = losses(folders / "alpha")
+    assert [row["epoch"] for row in rows] == ["1", "1", "2", "2", "3", "3"]
+    assert rows == losses(folders / "local")
 
 
-def test_two_machines_train_the_weights_of_one_bit_for_bit(two_epochs, folders):
-    assert two_epochs.count("on 4 ranks (cpu), batch size 1 each, 4 in all") == 1
-    assert [row["epoch"] for row in losses(folders / "local")] == ["1", "1", "2", "2"]
-    assert_same_run(folders / "alpha", folders / "local")
-
-
-def test_only_the_disk_of_the_first_machine_is_written_to(two_epochs, folders):
+def test_only_the_disk_of_the_first_machine_is_written_to(printed, folders):
+    """So continuing, too, needs the checkpoint on the first machine alone."""
+    assert printed.count("epochs 3 to 3") == 1
+    before, after = (list(weights(folders / "alpha", tag).values()) for tag in ("2", "latest"))
+    assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert {path.name for path in (folders / "alpha").iterdir()} == {"data", "checkpoints"}
     assert {path.name for path in (folders / "beta").iterdir()} == {"data"}
-
-
-def test_going_on_needs_the_checkpoint_on_the_first_machine_alone(machines, two_epochs, folders):
-    before = weights(folders / "local")
-    more = ["--continue_train", "--n_epochs_decay", "2"]
-    train_on_one(folders / "local", *more)
-    assert train_on_two(machines, *more).count("epochs 3 to 3") == 1
-    assert [row["epoch"] for row in losses(folders / "alpha")] == ["1", "1", "2", "2", "3", "3"]
-    assert any(not torch.equal(before[k], v) for k, v in weights(folders / "local").items())
-    assert_same_run(folders / "alpha", folders / "local")
 
 
 # stands for SLURM: `srun [options] COMMAND` runs it on both machines, in the same folder
@@ -237,9 +226,9 @@ def test_the_slurm_script_starts_one_job_on_all_machines(machines, tmp_path):
 
 
 def test_both_machines_end_when_the_cable_is_pulled(machines):
-    """NoOp is told: each has to give up by itself, after --dist_timeout of 6 seconds."""
+    """Nobody is told: each has to give up by itself, after --dist_timeout of 6 seconds."""
     log = machines[0].folder.parent / "printed.txt"
-    jobs = start_on_two(machines, "--n_epochs", "9999", "--dist_timeout", "0.1")
+    jobs = start_on_two(machines, ["--n_epochs", "9999", "--dist_timeout", "0.1"])
     try:
         until(lambda: "(epoch: 1" in log.read_text(), LIMIT)
         call("ip", "-n", machines[1].netns, "link", "set", CABLE, "down")

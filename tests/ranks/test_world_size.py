@@ -1,55 +1,62 @@
 """A run whose number of ranks changes on the way, in the middle of epochs, is the same run."""
 
 import csv
-import subprocess
+import os
 
 import pytest
 import torch
 from conftest import TINY, write_pictures
-from test_parity import HARNESS, difference
-from torchrun import launcher
+from test_parity import difference
+from torchrun import train_runs
 
-# 16 images in batches of 4, 5 epochs: 20 steps, in pieces of 6, 7 and 7
-RUN = ["--global_batch_size", "4", "--n_epochs", "3", "--n_epochs_decay", "2", "--lr", "0.00002"]
-RUN += ["--no_dropout", "--pool_size", "0", "--no_html", "--print_freq", "4"]
+# 18 images in batches of 6, 5 epochs: 15 steps, in pieces of 5, 5 and 5
+RUN = ["--global_batch_size", "6", "--n_epochs", "3", "--n_epochs_decay", "2", "--lr", "0.00002"]
+RUN += ["--no_dropout", "--pool_size", "0", "--no_html", "--print_freq", "6"]
 CASES = {
     "pix2pix": ["--model", "pix2pix", "--norm", "syncbatch"],
     "cycle_gan": ["--model", "cycle_gan"],
 }
 
 
-@pytest.fixture
-def data(here):
-    write_pictures(here / "data" / "train", 16, width=64)
-    write_pictures(here / "data" / "trainA", 16)
-    write_pictures(here / "data" / "trainB", 11)
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """Each case as a whole on 1 rank, and in parts on 1, 3 and 2; what each job printed."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_pictures(folder / "data" / "train", 18, width=64)
+    write_pictures(folder / "data" / "trainA", 18)
+    write_pictures(folder / "data" / "trainB", 11)
+    before = os.getcwd()
+    os.chdir(folder)
+    first, second, third = [], [], []
+    for case, argv in CASES.items():
+        start = " ".join(["--dataroot", "data", *TINY, *RUN, *argv])
+        more = f"--name {case}_parts --continue_train --gpu_ids -1"
+        first.append(f"{start} --name {case}_whole")
+        first.append(f"{start} --name {case}_parts --stop_after 5")
+        second.append(f"{more} --stop_after 5")
+        third.append(more)
+    yield train_runs(1, *first), train_runs(3, *second), train_runs(2, *third)
+    os.chdir(before)
 
 
-def in_float64(ranks, line, stop_after=None):
-    stop = ["--stop_after", str(stop_after)] if stop_after else []
-    command = [*launcher(ranks), str(HARNESS), *stop, line]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert (done.returncode == 0) == (stop_after is None), done.stdout + done.stderr
-    return done.stdout
+def test_a_run_continues_where_it_stopped_with_the_batch_size_it_had(printed):
+    on_1, on_3, on_2 = printed
+    assert on_1.count("stopped by SIGTERM and saved, after 30 images") == len(CASES)
+    assert on_3.count("so far on 1 rank, now on 3, 6 images in a batch of all") == len(CASES)
+    assert on_3.count("epoch 2, image 12 of 18, 30 images in all") == len(CASES)
+    assert on_3.count("batch size 2 each, 6 in all") == len(CASES)
+    assert on_2.count("so far on 3 ranks, now on 2") == len(CASES)
+    assert on_2.count("batch size 3 each, 6 in all") == len(CASES)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_1_then_2_then_1_rank_is_1_rank(case, data):
-    argv = " ".join(["--dataroot", "data", *TINY, *RUN, *CASES[case]])
-    in_float64(1, f"{argv} --name whole")
-    first = in_float64(1, f"{argv} --name parts", stop_after=6)
-    assert "stopped by SIGTERM and saved, after 24 images" in first
-    second = in_float64(2, "--name parts --continue_train --gpu_ids -1", stop_after=7)
-    assert "epoch 2, image 8 of 16, 24 images in all" in second
-    assert "so far on 1 rank, now on 2, 4 images in a batch of all" in second
-    assert "batch size 2 each, 4 in all" in second
-    third = in_float64(1, "--name parts --continue_train --gpu_ids -1")
-    assert "so far on 2 ranks, now on 1" in third and "batch size 4" in third
-    apart = difference("whole", "parts")
+def test_1_then_3_then_2_ranks_are_1_rank(case, printed):
+    runs = [f"{case}_whole", f"{case}_parts"]
+    apart = difference(*runs)
     print(f"{case}: {apart:.1e}")
     assert apart < 1e-9
-    assert rows("whole") == rows("parts") == list(range(4, 81, 4))
-    states = [torch.load(f"checkpoints/{n}/latest_train_state.pth") for n in ("whole", "parts")]
+    assert rows(runs[0]) == rows(runs[1]) == list(range(6, 91, 6))
+    states = [torch.load(f"checkpoints/{name}/latest_train_state.pth") for name in runs]
     moments = [state["objects"]["optimizers.0"]["state"] for state in states]
     for index, moment in moments[0].items():
         other = moments[1][index]

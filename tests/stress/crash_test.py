@@ -1,5 +1,6 @@
 """Kill training at moments drawn from a seed, continue it each time, and compare the result.
 
+    pytest tests/stress/crash_test.py  # 2 kills each, of two cases
     python tests/stress/crash_test.py  # 20 kills each, about ten minutes
     python tests/stress/crash_test.py --kills 3 --cases pix2pix --ranks 2
 
@@ -26,8 +27,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 from conftest import write_pictures  # noqa: E402
+from jobs import IN_PROC, stat  # noqa: E402
 from same import assert_same_run  # noqa: E402
 
 CASES = {
@@ -53,9 +56,6 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        write_pictures(Path("data/train"), IMAGES, width=72, height=36)
-        write_pictures(Path("data/trainA"), IMAGES, 36, 36)
-        write_pictures(Path("data/trainB"), 11, 36, 36)
         results = [
             crash(case, ranks, args.kills, random.Random(f"{args.seed} {case} {ranks}"))
             for case in args.cases
@@ -68,8 +68,20 @@ def main() -> None:
     sys.exit(any(result[-1] != "yes" for result in results))
 
 
+@IN_PROC
+@pytest.mark.parametrize(("case", "ranks"), [("pix2pix", 1), ("cycle_gan", 2)])
+def test_a_killed_and_continued_run_is_the_run_that_nobody_killed(case, ranks, here, monkeypatch):
+    short = [*RUN, "--n_epochs", "4", "--n_epochs_decay", "2"]
+    monkeypatch.setattr(sys.modules[__name__], "RUN", short)
+    row = crash(case, ranks, 2, random.Random(f"5 {case} {ranks}"))
+    assert row[2:] == (2, row[3], "yes") and row[3] > 0  # a kill at least was inside a save
+
+
 def crash(case: str, ranks: int, kills: int, dice: random.Random) -> tuple:
     """One case: the row of the table."""
+    write_pictures(Path("data/train"), IMAGES, width=72, height=36)
+    write_pictures(Path("data/trainA"), IMAGES, 36, 36)
+    write_pictures(Path("data/trainB"), 11, 36, 36)
     whole, broken = (f"{case}_{ranks}_{kind}" for kind in ("whole", "broken"))
     command(case, ranks, whole).wait(PATIENCE)
     inside = 0
@@ -152,29 +164,27 @@ def kill_all(job: subprocess.Popen) -> None:
 
 def running(pid: int) -> bool:
     """Whether there is such a process that is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
+    found = stat(pid)
+    return found is not None and found[0] not in "ZX"
 
 
-def lines(name: str) -> list[str]:
+def table(name: str) -> list[list[str]]:
     """The rows of losses.csv."""
     try:
-        return Path("checkpoints", name, "losses.csv").read_text().splitlines()[1:]
+        text = Path("checkpoints", name, "losses.csv").read_text()
     except FileNotFoundError:
         return []
+    return [line.split(",") for line in text.splitlines()[1:]]
 
 
 def rows(name: str) -> int:
     """How many there are."""
-    return len(lines(name))
+    return len(table(name))
 
 
 def images(name: str) -> int:
-    """The images that the last of them says were seen."""
-    last = [line.split(",") for line in lines(name) if line.count(",") > 3][-1:]
-    return int(last[0][2]) if last else 0
+    """The images that the last whole row says were seen."""
+    return max([int(row[2]) for row in table(name) if len(row) > 4], default=0)
 
 
 if __name__ == "__main__":

@@ -132,9 +132,8 @@ def supervise(args: argparse.Namespace, name: str, first: int, last: int) -> tup
             note(args, counts, name, number, result)
         if len(results) < len(numbers):
             note(args, counts, name, numbers[-1], f"crash of the process ({done.returncode})")
-        counts["MB"] = max(
-            [int(s.split()[1]) for s in output if s.startswith("end")] + [counts["MB"]]
-        )
+        ends = [int(line.split()[1]) for line in output if line.startswith("end")]
+        counts["MB"] = max([counts["MB"], *ends])
         first = numbers[-1] + 1
     return name, counts
 
@@ -164,20 +163,17 @@ def note(args: argparse.Namespace, counts: Counter, name: str, number: int, resu
 
 def report(results: list[tuple[str, Counter]]) -> int:
     """Print the table; returns the number of crashes."""
-    total: dict[str, Counter] = {}
+    table = {name: Counter() for name, _ in results} | {"all": Counter()}
     for name, counts in results:
-        most = max(total.get(name, Counter())["MB"], counts["MB"])
-        total[name] = total.get(name, Counter()) + counts
-        total[name]["MB"] = most
-    everything = Counter()
-    for counts in total.values():
-        everything.update({key: counts[key] for key in ("inputs", "refused", "accepted", "crash")})
-    everything["MB"] = max(counts["MB"] for counts in total.values())
+        for row in (table[name], table["all"]):
+            most = max(row["MB"], counts["MB"])
+            row.update(counts)
+            row["MB"] = most
     print(f"{'reader':18}{'inputs':>9}{'refused':>9}{'accepted':>9}{'crashes':>9}{'MB more':>9}")
-    for name, c in [*total.items(), ("all", everything)]:
-        row = (c["inputs"], c["refused"], c["accepted"], c["crash"], c["MB"])
-        print(f"{name:18}" + "".join(f"{number:>9}" for number in row))
-    return everything["crash"]
+    for name, row in table.items():
+        columns = ("inputs", "refused", "accepted", "crash", "MB")
+        print(f"{name:18}" + "".join(f"{row[column]:>9}" for column in columns))
+    return table["all"]["crash"]
 
 
 if __name__ == "__main__":

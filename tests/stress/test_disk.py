@@ -271,10 +271,8 @@ def in_child(function, *before):
 def can_mount():
     try:
         mount = "mount -t tmpfs -o size=64k none /tmp && mount -o remount,size=68k /tmp"
-        return (
-            subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode
-            == 0
-        )
+        done = subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True)
+        return done.returncode == 0
     except OSError:
         return False
 
@@ -443,22 +441,17 @@ def test_the_folder_becomes_read_only(tmp_path, here, monkeypatch):
 
 
 def tags():
-    return {path.name.split("_net_")[0] for path in FOLDER.glob("*_net_G.pth")}
+    """Those of the checkpoints on the disk, all of which are whole."""
+    found = {path.name.split("_net_")[0] for path in FOLDER.glob("*_net_G.pth")}
+    states = FOLDER.glob("*_train_state.pth")
+    assert found == {path.name.removesuffix("_train_state.pth") for path in states}
+    return found
 
 
-def states():
-    return {path.name.removesuffix("_train_state.pth") for path in FOLDER.glob("*_train_state.pth")}
-
-
-def keeping(count):
+def save_as(tag, keep_last=None):
     saver = trained(1)
-    saver.opt = argparse.Namespace(**vars(saver.opt) | {"keep_last": count})
-    return saver
-
-
-def save_as(saver, *tags):
-    counters = {"epoch": 1, "position": 0, "total_iters": 1, "images": 1}
-    saver.save([*tags, "latest"], counters)
+    saver.opt = argparse.Namespace(**vars(saver.opt) | {"keep_last": keep_last})
+    save(saver, *filter(None, [tag, "latest"]))
 
 
 @pytest.mark.parametrize("kind", ["", "iter_"])
@@ -466,43 +459,30 @@ def save_as(saver, *tags):
 def test_the_last_are_kept_of_each_kind(kind, count, here):
     """9 and 10 are not in the order of the alphabet."""
     checkpoint.make_folder(FOLDER)
-    saver, other = keeping(count), {"": "iter_", "iter_": ""}[kind]
-    left_alone = {f"{other}5", "best", "latest"}
-    for tag in (f"{other}5", "best"):
-        save_as(keeping(None), tag)
+    others = [{"": "iter_5", "iter_": "5"}[kind], "best"]
+    for tag in others:
+        save_as(tag)
     for number in range(8, 13):
-        save_as(saver, f"{kind}{number}")
+        save_as(f"{kind}{number}", count)
         kept = range(max(8, number - count + 1), number + 1)
-        assert tags() == states() == {f"{kind}{n}" for n in kept} | left_alone
+        assert tags() == {f"{kind}{n}" for n in kept} | {*others, "latest"}
 
 
-def test_checkpoints_of_later_epochs_stay(here):
+def test_what_is_pruned_is_older_and_whole_or_not(here):
     """A run that was started anew at epoch 3 does not know of 5; nor does it count it."""
     checkpoint.make_folder(FOLDER)
     for tag in "125":
-        save_as(keeping(None), tag)
-    save_as(keeping(2), "3")
-    assert tags() == states() == {"2", "3", "5", "latest"}
-
-
-def test_weights_without_a_state_are_pruned_too(here):
-    checkpoint.make_folder(FOLDER)
-    for tag in "12":
-        save_as(keeping(None), tag)
-    checkpoint.state_path(FOLDER, "1").unlink()
-    save_as(keeping(1), "3")
-    assert tags() == states() == {"3", "latest"}
-
-
-def test_a_save_of_latest_alone_prunes_nothing(here):
-    checkpoint.make_folder(FOLDER)
-    for tag in "12":
-        save_as(keeping(None), tag)
-    save_as(keeping(1))
-    assert tags() == {"1", "2", "latest"}
+        save_as(tag)
+    save_as(None, 1)  # latest alone
+    assert tags() == {"1", "2", "5", "latest"}
+    save_as("3", 2)
+    assert tags() == {"2", "3", "5", "latest"}
+    checkpoint.state_path(FOLDER, "2").unlink()
+    save_as("4", 2)
+    assert tags() == {"3", "4", "5", "latest"}
 
 
 def test_a_whole_run_keeps_the_last(tmp_path, here):
     epochs = ["--n_epochs", "3", "--n_epochs_decay", "2", "--save_epoch_freq", "1"]
     train.main(command(tmp_path, *epochs, "--keep_last", "2"))
-    assert tags() == states() == {"4", "5", "latest"}
+    assert tags() == {"4", "5", "latest"}

@@ -14,7 +14,6 @@ import sys
 import tarfile
 import time
 import tracemalloc
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -210,15 +209,6 @@ def test_images_that_hurt_are_refused_without_reading_them(make, message, tmp_pa
         load_image(str(tmp_path / "a.png"))
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
-
-
-def test_a_hundred_million_pixels_are_no_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485 // 100**2)  # the same, in small
-    picture(1, 125, 80).save(tmp_path / "a.png")
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        assert image_io.load_image(str(tmp_path / "a.png")).size == (125, 80)
-    assert not heard
 
 
 def test_16_bits_are_scaled_exactly(tmp_path, monkeypatch):
