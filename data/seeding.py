@@ -61,11 +61,8 @@ def preserve_rng_state() -> Iterator[None]:
 
     In it, one thread only, as in a worker: how torch splits the work can change the last bit.
     """
-    before, numpy_before, threads = (
-        random.getstate(),
-        np.random.get_state(),
-        torch.get_num_threads(),
-    )
+    before, numpy_before = random.getstate(), np.random.get_state()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):

@@ -17,6 +17,7 @@ from data.image_io import ImageReader, open_image
 from data.seeding import preserve_rng_state, seed_all
 from data.transforms import PREPROCESS, resized_size
 from models.networks import DISCRIMINATORS, GENERATORS
+from models.networks.sizes import size_problem
 from util.errors import UserError
 
 Size = tuple[int, int]  # width, height
@@ -124,17 +125,17 @@ class Checks(Dataset[list[Seen]]):
 
 def network_misfit(opt: Namespace, size: Size, phase: str) -> str | None:
     """Why the networks cannot take images of this size; those of a plug-in take any."""
-    least, flag = 1, f"--netG {opt.netG}"
+    needs = []  # of each network: its flag, and what `size_problem` asks for
     if opt.netG in GENERATORS:
         row = GENERATORS[opt.netG]
-        least = row.minimum
-        if any(side % row.multiple for side in size):
-            remedy = "use --preprocess resize_and_crop, or --netG resnet_9blocks"
-            return f"is {named(size)}: {flag} needs multiples of {row.multiple}; {remedy}"
-    if opt.isTrain and phase == opt.phase and opt.netD in DISCRIMINATORS and min(size) >= least:
-        least, flag = DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D), f"--netD {opt.netD}"
-    if min(size) < least:
-        return f"is {named(size)}: too small for {flag}, which needs {least} pixels both ways"
+        needs.append((f"--netG {opt.netG}", row.multiple, row.minimum))
+    if opt.isTrain and phase == opt.phase and opt.netD in DISCRIMINATORS:
+        least = DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D)
+        needs.append((f"--netD {opt.netD}", 1, least))
+    for flag, multiple, least in needs:
+        problem = size_problem(size[1], size[0], multiple, least)
+        if problem:
+            return f"is {named(size)}: {flag} {problem}; use --preprocess resize_and_crop"
     return None
 
 
