@@ -27,11 +27,7 @@ def get_option_setter(dataset_name: str) -> Callable[[ArgumentParser, bool], Arg
 
 
 def create_dataset(opt: Namespace) -> Loader:
-    """Build the dataset that the options name, and the loader that makes batches of it.
-
-    Raises:
-        UserError: the dataset does not exist or finds no images, or --cache does not work.
-    """
+    """The dataset that the options name, in a loader; UserError if there is none, or no image."""
     dataset = find_dataset_using_name(opt.dataset_mode)(opt)
     if getattr(opt, "cache", "none") == "ram":
         cache.fill(dataset)

@@ -28,26 +28,19 @@ class AlignedDataset(BaseDataset):
         return check_channels(opt, "input_nc", "output_nc")
 
     def __init__(self, opt: Namespace) -> None:
-        """List the pairs.
-
-        Raises:
-            UserError: no layout is there, or names without a partner.
-        """
         super().__init__(opt)
         folder = os.path.join(self.root, opt.phase)
         self.side_by_side = os.path.isdir(folder)
         if self.side_by_side:
             self.pairs = [(path, path) for path in make_dataset(folder, opt.max_dataset_size)]
         else:
-            beside = f"{opt.phase}/ (A and B side by side in one image), "
-            pairs = matching(*two_folders(self.root, opt.phase, also=beside))
+            pairs = _matching(*two_folders(self.root, opt.phase))
             self.pairs = pairs[: int(min(opt.max_dataset_size, len(pairs)))]
         self.grey_A, self.grey_B = (count == 1 for count in channels(opt))
         self.read_both = ImageReader(opt, self.grey_A, self.grey_B)
         self.read_A, self.read_B = ImageReader(opt, self.grey_A), ImageReader(opt, self.grey_B)
 
     def __len__(self) -> int:
-        """The number of pairs."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -57,7 +50,7 @@ class AlignedDataset(BaseDataset):
             A, B = self.read_both(path_A)
         else:
             (A,), (B,) = self.read_A(path_A), self.read_B(path_B)
-            self.check_sizes(A, B, path_A, path_B)
+            self._check_sizes(A, B, path_A, path_B)
         params = get_params(self.opt, A.size)
         return {
             "A": get_transform(self.opt, params, self.grey_A)(A),
@@ -73,7 +66,7 @@ class AlignedDataset(BaseDataset):
             return [(self.read_both, paths_A)]
         return [(self.read_A, paths_A), (self.read_B, paths_B)]
 
-    def check_sizes(self, A: Image.Image, B: Image.Image, path_A: str, path_B: str) -> None:
+    def _check_sizes(self, A: Image.Image, B: Image.Image, path_A: str, path_B: str) -> None:
         """Stop if a crop of A would not show the same part as the same crop of B."""
         if A.size != B.size:
             A, B = load_image(path_A), load_image(path_B)  # as they are in the files
@@ -84,21 +77,18 @@ class AlignedDataset(BaseDataset):
             )
 
 
-def matching(folder_A: str, folder_B: str) -> list[tuple[str, str]]:
-    """The pairs of two folders.
-
-    Raises:
-        UserError: images without a partner, or a name that is there twice.
-    """
-    pairs, only_A, only_B = pair_by_stem(folder_A, folder_B)
-    if not only_A and not only_B:
-        return pairs
+def _matching(*folders: str) -> list[tuple[str, str]]:
+    """The pairs of two folders; UserError if an image has no partner, or more than one."""
+    pairs, *alone = pair_by_stem(*folders)
     problems = [
-        f"{len(only)} only in {folder}: {shortened([os.path.relpath(p, folder) for p in only])}"
-        for only, folder in ((only_A, folder_A), (only_B, folder_B))
-        if only
+        f"{len(paths)} only in {folder}: {shortened([os.path.relpath(p, folder) for p in paths])}"
+        for paths, folder in zip(alone, folders, strict=True)
+        if paths
     ]
-    remedy = "Give both images of a pair the same name, and remove those without a partner"
-    if not pairs:
-        remedy += "; if they are no pairs at all, use --dataset_mode unaligned (--model cycle_gan)"
-    raise UserError(f"images without a partner: {'; '.join(problems)}. {remedy}")
+    if problems:
+        raise UserError(
+            f"images without a partner: {'; '.join(problems)}. Give both images of a pair the same "
+            "name and remove those without a partner, or use --dataset_mode unaligned (--model "
+            "cycle_gan) if they are no pairs"
+        )
+    return pairs

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
+from torch.utils.data import Dataset
 
 from data.image_io import ImageReader
 from data.transforms import get_params, get_transform
@@ -15,20 +15,19 @@ __all__ = ["BaseDataset", "channels", "check_channels", "get_params", "get_trans
 Files = Sequence[tuple[ImageReader, Sequence[str]]]  # each reader, and the paths that it reads
 
 
-class BaseDataset(torch.utils.data.Dataset[Any], ABC):
+class BaseDataset(Dataset[Any], ABC):
     """Subclass this in data/NAME_dataset.py as <Name>Dataset; `--dataset_mode NAME` then finds it.
 
     Use `random`, `numpy.random` or torch's random numbers as you like: the loader seeds them for
     each sample, so that a run repeats whatever the number of workers or ranks. (A generator of
-    your own, as from `numpy.random.default_rng()`, it cannot seed.) data/template_dataset.py is a
-    worked example.
+    your own, as from `numpy.random.default_rng()`, it cannot seed.) `__init__` calls this one and
+    then lists the files. data/template_dataset.py is a worked example.
     """
 
     provides: tuple[str, ...] = ("A", "B")  # the images in a sample, for models to compare with
     quick_from_cache = True  # with --cache ram a sample takes a millisecond: no need of workers
 
     def __init__(self, opt: Namespace) -> None:
-        """Keep the options; subclasses call this first and then list their files."""
         self.opt = opt
         self.root = opt.dataroot
 
@@ -60,9 +59,8 @@ class BaseDataset(torch.utils.data.Dataset[Any], ABC):
 
 def channels(opt: Namespace) -> tuple[int, int]:
     """(channels of A, channels of B): the networks read A and write B, or the other way round."""
-    if opt.direction == "BtoA":
-        return opt.output_nc, opt.input_nc
-    return opt.input_nc, opt.output_nc
+    pair = opt.input_nc, opt.output_nc
+    return pair[::-1] if opt.direction == "BtoA" else pair
 
 
 def check_channels(opt: Namespace, *names: str) -> Iterator[str]:

@@ -6,13 +6,12 @@ it in memory, one copy for all ranks and workers, and later runs find it again. 
 """
 
 import hashlib
-import mmap
 import os
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -36,22 +35,21 @@ File = tuple[ImageReader, str]  # and a path that it reads
 
 
 class ImageCache:
-    """A cache file: the pixels, (start, width, height, channels) of each image, and a digest."""
+    """A cache file: the pixels, (start, width, height, channels) of each image, and a digest.
+
+    OSError or ValueError if it is not there, or is not the one of `count` images and this digest.
+    """
 
     def __init__(self, path: Path, digest: bytes, count: int) -> None:
-        """Map the file of `count` images; OSError or ValueError if it is not there or another."""
-        self.path, self.digest, self.count = path, digest, count
-        with open(path, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.bytes = np.frombuffer(mapped, np.uint8)
-        if self.bytes[-len(digest) :].tobytes() != digest:
+        self.arguments = path, digest, count
+        self.bytes = np.asarray(np.memmap(path, np.uint8, "r"))
+        *_, index, end = np.split(self.bytes, [-32 * count - len(digest), -len(digest)])
+        if end.tobytes() != digest:
             raise ValueError(f"{path} was made of other images, or in another way")
-        index = len(mapped) - len(digest) - 32 * count
-        self.index = np.frombuffer(mapped, np.int64, 4 * count, index).reshape(count, 4)
+        self.index = index.view(np.int64).reshape(count, 4)
 
-    def __reduce__(self) -> tuple:
-        """A worker that was not forked maps the file again."""
-        return ImageCache, (self.path, self.digest, self.count)
+    def __reduce__(self) -> tuple:  # a worker that was not forked maps the file again
+        return ImageCache, self.arguments
 
     def image(self, number: int) -> Image.Image:
         """Image `number`, in the order in which they were put in; grey or RGB."""
@@ -72,8 +70,8 @@ def fill(dataset: BaseDataset) -> None:
     files = list(
         dict.fromkeys((read, path) for read, paths in dataset.to_cache() for path in paths)
     )
-    count = sum(len(reader.grayscale) for reader, _ in files)
     path, digest = place(dataset), digest_of(files)
+    count = sum(len(reader.grayscale) for reader, _ in files)
     if distributed.local_rank() == 0:
         try:
             ImageCache(path, digest, count)
@@ -106,11 +104,10 @@ def digest_of(files: Sequence[File]) -> bytes:
     """16 bytes that change with the files, how they are prepared, and the version of PIL."""
     digest = hashlib.blake2b(PIL.__version__.encode(), digest_size=16)
     for reader, path in files:
-        state: tuple[int, ...] = ()
+        digest.update(repr((way(reader), os.path.abspath(path))).encode())
         with suppress(OSError):  # reading it will say what is wrong
             stat = os.stat(path)
-            state = stat.st_size, stat.st_mtime_ns
-        digest.update(repr((way(reader), os.path.abspath(path), state)).encode())
+            digest.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
     return digest.digest()
 
 
@@ -123,44 +120,41 @@ def write(path: Path, digest: bytes, files: Sequence[File]) -> None:
             if time.time() - old.stat().st_mtime > ABANDONED:
                 old.unlink(missing_ok=True)
         with atomic_write(own, durable=True) as file:
-            write_images(file, files, lambda: shutil.disk_usage(path.parent).free)
+            write_images(file, files, path.parent)
             file.write(digest)
         os.replace(own, path)
 
 
-def write_images(file: BinaryIO, files: Sequence[File], free: Callable[[], int]) -> None:
+def write_images(file: BinaryIO, files: Sequence[File], folder: Path) -> None:
     """Write the pixels of all files and their index.
 
     Raises:
-        UserError: judging by those written so far, they take more than is `free`.
+        UserError: judging by those written so far, the disk of `folder` has no room for them.
     """
     index, end = [], 0
-    for done, images in enumerate(read_all(files)):
-        if done % 16 == 1 and (rest := end // done * (len(files) - done)) > free():
-            raise UserError(
-                f"--cache ram: {len(files)} files take {size_text(end + rest)} in {file.name}, and "
-                f"{size_text(free())} are free there; free some space, {REMEDY}"
-            )
+    hidden = not (distributed.is_main() and sys.stderr.isatty())
+    bar = tqdm(read_all(files), "reading", len(files), unit="file", disable=hidden, leave=False)
+    for done, images in enumerate(bar):
+        if done % 16 == 1:
+            rest, free = end // done * (len(files) - done), shutil.disk_usage(folder).free
+            if rest > free:
+                raise UserError(
+                    f"--cache ram: {len(files)} files take {size_text(end + rest)} in {folder}, "
+                    f"and {size_text(free)} are free there; free some space, {REMEDY}"
+                )
         for image in images:
-            pixels = image.tobytes()
             index.append((end, *image.size, len(image.getbands())))
-            end += file.write(pixels)
+            end += file.write(image.tobytes())
     file.write(np.array(index, np.int64).tobytes())
 
 
 def read_all(files: Sequence[File]) -> Iterator[tuple[Image.Image, ...]]:
     """Yield the images of each file, read by a thread per core (PIL works outside of the GIL)."""
     threads = available_cores()
-    hidden = not (distributed.is_main() and sys.stderr.isatty())
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(files), desc="reading", unit="file", disable=hidden) as bar,
-    ):
+    with ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(files), 4 * threads):  # or images not yet written fill the memory
             part = files[first : first + 4 * threads]
-            for images in pool.map(lambda file: file[0].read(file[1]), part):
-                yield images
-                bar.update()
+            yield from pool.map(lambda file: file[0].read(file[1]), part)
 
 
 def size_text(size: int) -> str:

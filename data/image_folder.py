@@ -1,17 +1,16 @@
 """Finding image files; every way in which that fails ends in a UserError."""
 
-import contextlib
 import difflib
 import os
 from collections.abc import Iterator
-
-from PIL import Image
+from pathlib import Path
 
 from data.image_io import load_image
 from util.errors import UserError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
 IMG_EXTENSIONS = [ending for suffix in SUFFIXES for ending in (suffix, suffix.upper())]
+default_loader = load_image  # the name that people's own datasets import
 
 
 def is_image_file(filename: str) -> bool:
@@ -34,7 +33,7 @@ def make_dataset(dir: str, max_dataset_size: float = float("inf")) -> list[str]:
         UserError: there is no such folder, it cannot be read, or it has no image in it.
     """
     if not os.path.isdir(dir):
-        raise UserError(missing_folder(dir))
+        raise UserError(_missing(dir))
     paths = sorted(walk(dir))
     if not paths:
         raise UserError(
@@ -49,60 +48,44 @@ def walk(folder: str) -> Iterator[str]:
     left: list[tuple[str, tuple]] = [(folder, ())]  # no recursion: folders may nest deeply
     while left:
         folder, above = left.pop()
-        here, entries = _look_into(folder)
+        try:
+            stat, entries = os.stat(folder), list(os.scandir(folder))
+        except OSError as error:
+            raise UserError(
+                f"cannot list the folder {one_line(folder)}: {error.strerror}; mend its "
+                "permissions or remove it"
+            ) from error
+        here = stat.st_dev, stat.st_ino
         for entry in entries if here not in above else ():
-            if _is_folder(entry):
+            # is_dir() asks the disk about links only, and fails on a link to itself
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 left.append((entry.path, (*above, here)))
             elif is_image_file(entry.name):
                 yield entry.path
 
 
-def _look_into(folder: str) -> tuple[tuple[int, int], list[os.DirEntry]]:
-    """What tells this folder from all others, and its content."""
-    try:
-        stat = os.stat(folder)
-        return (stat.st_dev, stat.st_ino), list(os.scandir(folder))
-    except OSError as error:
-        raise UserError(
-            f"cannot list the folder {one_line(folder)}: {error.strerror}; mend its permissions "
-            "or remove it"
-        ) from error
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def missing_folder(folder: str) -> str:
+def _missing(folder: str) -> str:
     """Say that a folder is missing, and what is there instead."""
     if os.path.exists(folder):
         return f"{folder} is a file, and a folder of images is needed; check --dataroot"
-    missing, parent = folder.rstrip(os.sep), os.path.dirname(os.path.abspath(folder))
-    while not os.path.isdir(parent):
-        missing, parent = parent, os.path.dirname(parent)
-    name = os.path.basename(missing)
-    close = difflib.get_close_matches(name, folders_in(parent), n=1)
+    path = Path(folder).absolute()
+    parent = next(above for above in path.parents if os.path.isdir(above))
+    name = path.relative_to(parent).parts[0]
+    close = difflib.get_close_matches(name, {*_names(parent)} - {name}, n=1)
     hint = f" Did you mean {one_line(close[0])} instead of {name}?" if close else ""
     return f"there is no folder {folder}; {contents(parent)}.{hint} Check --dataroot and --phase"
 
 
-def folders_in(folder: str) -> list[str]:
-    """Names of the folders directly in `folder`."""
-    with contextlib.suppress(OSError):
-        return sorted(e.name for e in os.scandir(folder) if e.is_dir())
-    return []
-
-
-def contents(folder: str, most: int = 10) -> str:
+def contents(folder: str | Path) -> str:
     """A phrase that lists what is in a folder, for messages."""
+    return f"{folder} holds {one_line(shortened(_names(folder))) or 'nothing'}"
+
+
+def _names(folder: str | Path) -> list[str]:
     try:
-        names = sorted(entry.name for entry in os.scandir(folder))
+        return sorted(os.listdir(folder))
     except OSError as error:
-        return f"{folder} cannot be listed ({error.strerror})"
-    return f"{folder} holds {one_line(shortened(names, most)) if names else 'nothing'}"
+        return [f"what cannot be listed ({error.strerror})"]
 
 
 def shortened(names: list[str], most: int = 10) -> str:
@@ -111,28 +94,23 @@ def shortened(names: list[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def two_folders(root: str, phase: str, also: str = "") -> tuple[str, str]:
+def two_folders(root: str, phase: str) -> tuple[str, str]:
     """The folders of A and of B: {phase}A and {phase}B, or A/{phase} and B/{phase}.
 
     Raises:
-        UserError: neither is there; `also` names what else was looked for.
+        UserError: neither is there.
     """
-    root = root.rstrip(os.sep) or root
     for name_A, name_B in ((f"{phase}A", f"{phase}B"), (f"A/{phase}", f"B/{phase}")):
         folders = os.path.join(root, name_A), os.path.join(root, name_B)
         if all(map(os.path.isdir, folders)):
             return folders
     if not os.path.isdir(root):
-        raise UserError(missing_folder(root))
-    hint = "Check --dataroot and --phase"
-    if os.path.isdir(os.path.join(root, phase)):
-        hint += (
-            f"; if the images in {phase}/ show A and B side by side, use --dataset_mode aligned "
-            "(--model pix2pix)"
-        )
+        raise UserError(_missing(root))
     raise UserError(
-        f"no images for --phase {phase} in --dataroot {root}: looked for {also}{phase}A/ "
-        f"with {phase}B/, and A/{phase}/ with B/{phase}/; {contents(root)}. {hint}"
+        f"no images for --phase {phase} in --dataroot {root}: looked for {phase}A/ with {phase}B/, "
+        f"A/{phase}/ with B/{phase}/, and with --dataset_mode aligned (--model pix2pix) for "
+        f"{phase}/ with A and B side by side in one image; {contents(root)}. Check --dataroot, "
+        "--phase and --dataset_mode"
     )
 
 
@@ -148,13 +126,13 @@ def pair_by_stem(
     Raises:
         UserError: a name that is there twice, or a folder without images.
     """
-    A, B = by_stem(folder_A, ending_A), by_stem(folder_B, ending_B)
+    A, B = _by_stem(folder_A, ending_A), _by_stem(folder_B, ending_B)
     pairs = [(path, B[stem]) for stem, path in A.items() if stem in B]
     only_A = [path for stem, path in A.items() if stem not in B]
     return pairs, only_A, [path for stem, path in B.items() if stem not in A]
 
 
-def by_stem(folder: str, ending: str = "") -> dict[str, str]:
+def _by_stem(folder: str, ending: str) -> dict[str, str]:
     """Map each relative path without ending and suffix to its image."""
     paths: dict[str, str] = {}
     for path in make_dataset(folder):
@@ -168,8 +146,3 @@ def by_stem(folder: str, ending: str = "") -> dict[str, str]:
                 "clear which one belongs to the pair; rename or remove one"
             )
     return paths
-
-
-def default_loader(path: str) -> Image.Image:
-    """`load_image` under the name that people's own datasets import."""
-    return load_image(path)

@@ -26,6 +26,11 @@ class ImageReader:
 
     Images come out prepared (grey or RGB, resized for --preprocess) in both cases; `get_transform`
     then finds nothing to resize, and crops and flips them.
+
+    Args:
+        opt: reads preprocess, load_size and crop_size.
+        grayscale: as for `get_transform`; two for files that hold two images, side by side.
+        method: how to resize, as for `get_transform`.
     """
 
     def __init__(
@@ -34,14 +39,6 @@ class ImageReader:
         *grayscale: bool,
         method: InterpolationMode | int = InterpolationMode.BICUBIC,
     ) -> None:
-        """Keep how the images are prepared.
-
-        Args:
-            opt: reads preprocess, load_size and crop_size.
-            grayscale: as for `get_transform`; two of them for files that hold two images, side
-                by side.
-            method: how to resize, as for `get_transform`.
-        """
         self.opt, self.grayscale, self.method = opt, grayscale or (False,), method
         self.cached: Callable[[int], Image.Image] | None = None  # image number N of the cache
         self.places: dict[str, int] = {}  # path: the number of its first image there
@@ -60,7 +57,15 @@ class ImageReader:
     def decode(self, path: str) -> tuple[Image.Image, ...]:
         """The images in a file as they are there, in RGB."""
         image = load_image(path)
-        return (image,) if len(self.grayscale) == 1 else halves(image, path)
+        if len(self.grayscale) == 1:
+            return (image,)
+        half, height = image.width // 2, image.height  # of an odd width the last column is dropped
+        if not half:
+            raise UserError(
+                f"{path} is {image.width}x{height}, too narrow for two images side by side; "
+                "replace it or move it elsewhere"
+            )
+        return image.crop((0, 0, half, height)), image.crop((half, 0, 2 * half, height))
 
     def read(self, path: str) -> tuple[Image.Image, ...]:
         """The images in a file, prepared."""
@@ -105,13 +110,12 @@ def open_image(path: str) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
         raise UserError(
-            f"cannot read the image {one_line(path)}: {reason(error)}; replace it or move it "
+            f"cannot read the image {one_line(path)}: {_reason(error)}; replace it or move it "
             "elsewhere"
         ) from error
 
 
-def reason(error: Exception) -> str:
-    """Why reading failed, in a few words."""
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "this is no image file of a known format"
     if isinstance(error, Image.DecompressionBombError):
@@ -133,17 +137,3 @@ def eight_bits(image: Image.Image) -> Image.Image:
         part = values.reshape(-1)[start : start + PART].astype(np.float64)
         rounded[start : start + PART] = (part / scale).round().clip(0, 255)
     return Image.fromarray(rounded.reshape(values.shape))
-
-
-def halves(image: Image.Image, path: str) -> tuple[Image.Image, Image.Image]:
-    """The left and the right half of an image; of an odd width the last column is dropped."""
-    half = image.width // 2
-    if not half:
-        raise UserError(
-            f"{path} is {image.width}x{image.height}, too narrow for two images side by side; "
-            "replace it or move it elsewhere"
-        )
-    return (
-        image.crop((0, 0, half, image.height)),
-        image.crop((half, 0, 2 * half, image.height)),
-    )

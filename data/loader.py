@@ -14,8 +14,9 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from data.base_dataset import BaseDataset
+from data.image_folder import shortened
 from data.sampler import EpochSampler
-from data.seeding import Failure, Samples, SeededDataset
+from data.seeding import Failure, SeededDataset
 from data.worker_signals import end_workers_at_exit, leave_signals_to_training
 from util import distributed
 from util.errors import UserError
@@ -24,23 +25,21 @@ WORTH_MENTIONING = 0.1  # of the time
 
 
 class Loader:
-    """Iterating yields the collated batches of this rank, for the epoch of `set_epoch`."""
+    """Iterating yields the collated batches of this rank, for the epoch of `set_epoch`.
 
-    def __init__(self, dataset: Samples, opt: Namespace, start_method: str | None = None) -> None:
-        """Prepare the workers; they start with the first iteration and stay for all epochs.
+    Workers start with the first iteration and stay for all epochs. All ranks of a machine together
+    have no more of them than it has processor cores.
 
-        All ranks of a machine together have no more workers than it has processor cores; how many
-        there are does not change what is loaded.
+    Args:
+        dataset: not empty, or there is a UserError.
+        opt: reads batch_size (of one rank), num_threads, serial_batches, max_dataset_size, seed
+            and device.
+        start_method: "fork", "spawn" or "forkserver"; None is Python's choice here.
+    """
 
-        Args:
-            dataset: map-style, with `__len__` and `__getitem__`.
-            opt: reads batch_size (of one rank), num_threads, serial_batches, max_dataset_size,
-                seed and device.
-            start_method: "fork", "spawn" or "forkserver"; None is Python's choice here.
-
-        Raises:
-            UserError: the dataset is empty.
-        """
+    def __init__(
+        self, dataset: BaseDataset, opt: Namespace, start_method: str | None = None
+    ) -> None:
         if not len(dataset):
             raise UserError(f"--dataset_mode {opt.dataset_mode} has no images in {opt.dataroot}")
         self.dataset = dataset
@@ -84,39 +83,28 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield batches.
-
-        Raises:
-            UserError: an image cannot be read, the sizes in a batch differ, a worker was killed.
-        """
+        """Yield batches; UserError for a bad image, unequal sizes, or a worker that was killed."""
         with worker_trouble_explained(self.num_threads):
-            batches = iter(self.batches)
-        while True:
-            with worker_trouble_explained(self.num_threads):
-                batch = next(batches, None)
-            if batch is None:
-                self.set_epoch(self.sampler.epoch + 1)  # for loops that do not say which
-                return
-            if isinstance(batch, Failure):
-                raise UserError(batch.message)
-            yield batch
+            for batch in self.batches:
+                if isinstance(batch, Failure):
+                    raise UserError(batch.message)
+                yield batch
+        self.set_epoch(self.sampler.epoch + 1)  # for loops that do not say which
 
     def waiting_advice(self, share: float) -> str | None:
-        """What to try when training waited for data for this share of the time, 0 to 1.
+        """What to try when training waited for data for this share (0 to 1) of the time, if much.
 
         A sentence to print; None if it hardly waited.
         """
         if share < WORTH_MENTIONING:
             return None
-        files = self.dataset.to_cache() if isinstance(self.dataset, BaseDataset) else ()
         cores, remedies = share_of_cores(), []
-        if any(reader.cached is None for reader, _ in files):
+        if any(reader.cached is None for reader, _ in self.dataset.to_cache()):
             remedies.append("--cache ram decodes and resizes each image only once")
         if self.num_threads < cores:
             remedies.append(f"--num_threads {cores} loads in more processes")
-        if not remedies:
-            remedies.append("all processor cores load already; smaller files are read faster")
-        return f"training waited for data {share:.0%} of the time; {', or '.join(remedies)}"
+        advice = ", or ".join(remedies) or "all processor cores load already; use smaller files"
+        return f"training waited for data {share:.0%} of the time; {advice}"
 
 
 def available_cores() -> int:
@@ -136,27 +124,20 @@ def default_num_threads(from_memory: bool, most: int = 8) -> int:
 
 def collate(samples: list[Any]) -> Any:
     """Stack samples to a batch; a Failure among them, or sizes that differ, is a Failure."""
-    for sample in samples:
-        if isinstance(sample, Failure):
-            return sample
-    message = unequal_sizes(samples)
-    return Failure(message) if message else default_collate(samples)
-
-
-def unequal_sizes(samples: list[Any], most: int = 4) -> str | None:
-    """Say which images of a batch differ in size, if any do."""
+    failures = [sample for sample in samples if isinstance(sample, Failure)]
+    if failures:
+        return failures[0]
     for key in samples[0] if isinstance(samples[0], dict) else ():
         images = [(sample[key], sample.get(f"{key}_paths", "an image")) for sample in samples]
         if not all(isinstance(image, torch.Tensor) and image.dim() == 3 for image, _ in images):
             continue
-        sizes = [f"{path} is {image.shape[2]}x{image.shape[1]}" for image, path in images]
         if len({image.shape[1:] for image, _ in images}) > 1:
-            return (
-                f"the images of a batch differ in size after preprocessing: "
-                f"{', '.join(sizes[:most])}{', …' if len(sizes) > most else ''}; "
+            sizes = [f"{path} is {image.shape[2]}x{image.shape[1]}" for image, path in images]
+            return Failure(
+                f"the images of a batch differ in size after preprocessing: {shortened(sizes, 4)}; "
                 "use --preprocess resize_and_crop, or --batch_size 1"
             )
-    return None
+    return default_collate(samples)
 
 
 @contextmanager
@@ -165,8 +146,7 @@ def worker_trouble_explained(num_threads: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
-        from_the_dataset = not num_threads or str(error).startswith("Caught ")
-        if from_the_dataset:
+        if not num_threads or str(error).startswith("Caught "):  # it comes from the dataset
             raise
         raise UserError(
             f"loading images in {num_threads} processes failed ({error}). Unless one of them "

@@ -1,12 +1,14 @@
 """The order of an epoch, and which rank takes which part of it."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
 from data.seeding import seed_of
 
 
+@dataclass
 class EpochSampler:
     """Deal one permutation of the images to the ranks, as lists of (epoch, index).
 
@@ -15,21 +17,20 @@ class EpochSampler:
     epoch fill it up, so that all ranks do the same number of steps.
     """
 
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int = 0,
-        shuffle: bool = True,
-        limit: float = float("inf"),
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        """Keep the numbers: `size` images, of which an epoch takes `limit`."""
-        self.size, self.batch_size, self.seed, self.shuffle = size, batch_size, seed, shuffle
-        self.images = int(min(size, limit))
-        self.rank, self.world_size = rank, world_size
-        self.epoch, self.start = 0, 0
+    size: int  # of the dataset
+    batch_size: int  # of one rank
+    seed: int = 0
+    shuffle: bool = True
+    limit: float = float("inf")  # on the images of an epoch
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = 0
+    start: int = 0  # images, over all ranks, to leave out at the beginning
+
+    @property
+    def images(self) -> int:
+        """The number of images in an epoch, over all ranks."""
+        return int(min(self.size, self.limit))
 
     def __len__(self) -> int:
         """The number of steps from `start` to the end of the epoch."""
@@ -44,19 +45,9 @@ class EpochSampler:
         return torch.randperm(self.size, generator=generator).tolist()[: self.images]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield, for each step, this rank's (epoch, index) pairs."""
-        return deal(
-            self.order(), self.epoch, self.start, self.batch_size, self.rank, self.world_size
-        )
-
-
-def deal(
-    order: list[int], epoch: int, start: int, batch_size: int, rank: int, world_size: int
-) -> Iterator[list[tuple[int, int]]]:
-    """The groups of EpochSampler; epoch and start are those at the time of the call."""
-    step = batch_size * world_size
-    for first in range(start, len(order), step):
-        group = order[first : first + step]
-        group += [order[i % len(order)] for i in range(-len(group) % world_size)]
-        share = len(group) // world_size
-        yield [(epoch, index) for index in group[rank * share : (rank + 1) * share]]
+        order, epoch, step = self.order(), self.epoch, self.batch_size * self.world_size
+        for first in range(self.start, len(order), step):
+            group = order[first : first + step]
+            group += [order[i % len(order)] for i in range(-len(group) % self.world_size)]
+            share = len(group) // self.world_size
+            yield [(epoch, i) for i in group[self.rank * share : (self.rank + 1) * share]]

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,21 +21,10 @@ class Failure:
     message: str
 
 
-class Samples(Protocol):
-    """A map-style dataset."""
-
-    def __len__(self) -> int:
-        """The number of samples."""
-
-    def __getitem__(self, index: int, /) -> Any:
-        """A sample."""
-
-
 class SeededDataset(Dataset[Any]):
     """A dataset whose keys are (epoch, index), so that workers that live on know the epoch."""
 
-    def __init__(self, dataset: Samples, seed: int) -> None:
-        """Wrap `dataset`."""
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
@@ -72,13 +61,13 @@ def preserve_rng_state() -> Iterator[None]:
 
     In it, one thread only, as in a worker: how torch splits the work can change the last bit.
     """
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    before, numpy_before = random.getstate(), np.random.get_state()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
+        random.setstate(before)
+        np.random.set_state(numpy_before)
         torch.set_num_threads(threads)

@@ -21,18 +21,12 @@ class SingleDataset(BaseDataset):
         return check_channels(opt, "input_nc")  # also of a generator that was trained from B to A
 
     def __init__(self, opt: Namespace) -> None:
-        """List the images.
-
-        Raises:
-            UserError: the folder is missing or empty.
-        """
         super().__init__(opt)
         self.A_paths = make_dataset(self.root, opt.max_dataset_size)
         self.read = ImageReader(opt, opt.input_nc == 1)
         self.transform = get_transform(opt, grayscale=opt.input_nc == 1)
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.A_paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:

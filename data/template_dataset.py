@@ -25,7 +25,7 @@ class TemplateDataset(BaseDataset):
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         """Add options of your own, and give others the defaults that suit your data.
 
-        It runs before the options are final, and what the user types wins over your defaults.
+        It runs before the options are final, and what the user gives wins over your defaults.
         """
         parser.add_argument(
             "--hole_size", type=float, default=0.25, help="side of the hole, as a part of the image"

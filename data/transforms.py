@@ -43,17 +43,9 @@ PREPROCESS = {
 }
 
 
-def preprocess_of(opt: Namespace) -> Preprocess:
-    """The row of PREPROCESS that `--preprocess` names."""
-    if opt.preprocess not in PREPROCESS:
-        known = ", ".join(PREPROCESS)
-        raise UserError(f"--preprocess {opt.preprocess} is not known; use one of {known}")
-    return PREPROCESS[opt.preprocess]
-
-
 def resized_size(opt: Namespace, size: tuple[int, int]) -> tuple[int, int]:
     """(width, height) after the resizing of `--preprocess` and before its crop."""
-    return preprocess_of(opt).resize(*size, opt.load_size, opt.crop_size)
+    return PREPROCESS[opt.preprocess].resize(*size, opt.load_size, opt.crop_size)
 
 
 def get_params(opt: Namespace, size: tuple[int, int]) -> dict[str, Any]:
@@ -67,15 +59,13 @@ def get_params(opt: Namespace, size: tuple[int, int]) -> dict[str, Any]:
         {"crop_pos": (x, y), "flip": bool}, for `get_transform`. In a direction in which the image
         is not larger than the crop, the position is 0.
     """
-    position = random_position(resized_size(opt, size), opt.crop_size)
+    position = _random_position(resized_size(opt, size), opt.crop_size)
     return {"crop_pos": position, "flip": random.random() > 0.5}
 
 
-def random_position(size: tuple[int, int], crop_size: int) -> tuple[int, int]:
+def _random_position(size: tuple[int, int], crop_size: int) -> tuple[int, int]:
     """(x, y) of a random crop that lies inside an image of (width, height) `size`."""
-    width, height = size
-    x = random.randint(0, max(0, width - crop_size))
-    y = random.randint(0, max(0, height - crop_size))
+    x, y = (random.randint(0, max(0, side - crop_size)) for side in size)
     return x, y
 
 
@@ -97,18 +87,15 @@ def get_transform(
 
     Returns:
         A callable from a PIL image to a (C, H, W) float32 tensor in [-1, 1]; it can be pickled.
-
-    Raises:
-        UserError: `--preprocess` is not known.
     """
     params = params or {"crop_pos": None, "flip": None}
     steps: list[Callable] = [partial(prepare, opt=opt, grayscale=grayscale, method=method)]
-    if preprocess_of(opt).crops:
-        steps.append(partial(crop, crop_size=opt.crop_size, position=params["crop_pos"]))
+    if PREPROCESS[opt.preprocess].crops:
+        steps.append(partial(_crop, crop_size=opt.crop_size, position=params["crop_pos"]))
     if not opt.no_flip:
-        steps.append(partial(flip, mirrored=params["flip"]))
+        steps.append(partial(_flip, mirrored=params["flip"]))
     if convert:
-        steps.append(to_tensor)
+        steps.append(_to_tensor)
     return transforms.Compose(steps)
 
 
@@ -130,30 +117,23 @@ def prepare(
     return F.resize(image, [height, width], interpolation=method)
 
 
-def crop(image: Image.Image, crop_size: int, position: tuple[int, int] | None) -> Image.Image:
-    """Cut out `crop_size` x `crop_size` at (x, y), at random if None.
+def _crop(image: Image.Image, crop_size: int, position: tuple[int, int] | None) -> Image.Image:
+    """Cut out `crop_size` x `crop_size` at (x, y), at random if None, as the original does.
 
-    As in the original, an image that is larger in no direction is left as it is, and one that is
-    larger in one direction only is filled up with black.
+    An image that is larger in no direction stays as it is, in one only is filled up with black.
     """
     if max(image.size) <= crop_size:
         return image
-    x, y = random_position(image.size, crop_size) if position is None else position
+    x, y = position or _random_position(image.size, crop_size)
     return F.crop(image, y, x, crop_size, crop_size)
 
 
-def flip(image: Image.Image, mirrored: bool | None) -> Image.Image:
+def _flip(image: Image.Image, mirrored: bool | None) -> Image.Image:
     """Swap left and right; None: with probability 1/2."""
     if mirrored is None:
         mirrored = random.random() > 0.5
     return F.hflip(image) if mirrored else image
 
 
-def to_unit(image: Image.Image) -> torch.Tensor:
-    """An image as (C, H, W) float32 in [0, 1]."""
-    return F.to_tensor(image)
-
-
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """An image as (C, H, W) float32 in [-1, 1], for any number of channels."""
-    return to_unit(image).sub_(0.5).div_(0.5)
+def _to_tensor(image: Image.Image) -> torch.Tensor:
+    return F.to_tensor(image).sub_(0.5).div_(0.5)

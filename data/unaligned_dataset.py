@@ -20,11 +20,6 @@ class UnalignedDataset(BaseDataset):
         return check_channels(opt, "input_nc", "output_nc")
 
     def __init__(self, opt: Namespace) -> None:
-        """List both sets.
-
-        Raises:
-            UserError: one of the folders is missing or empty.
-        """
         super().__init__(opt)
         folders = two_folders(self.root, opt.phase)
         self.A_paths, self.B_paths = (make_dataset(f, opt.max_dataset_size) for f in folders)

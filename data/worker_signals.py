@@ -1,4 +1,4 @@
-"""The processes that load images."""
+"""How the processes that load images meet signals, and how they end."""
 
 import atexit
 import os
@@ -32,10 +32,7 @@ def _stay_with(parent: int) -> None:
 
 
 def end_workers_at_exit(batches: DataLoader) -> None:
-    """End the workers that live on between epochs when the program ends, however it ends.
-
-    Python itself would send them a signal that they leave alone, and wait.
-    """
+    """End the workers when the program ends; Python's own signal to them they would not obey."""
     atexit.register(_end_workers, weakref.ref(batches))
 
 

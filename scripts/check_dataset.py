@@ -16,7 +16,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,36 +43,6 @@ from util.errors import UserError, one_line  # noqa: E402
 MODEL_OF = {"aligned": "pix2pix", "colorization": "colorization", "single": "test"}
 
 
-class CheckOptions(BaseOptions):
-    """Read a dataset, and list what training or testing on it would stumble over."""
-
-    program = "check_dataset.py"
-    needs_data = BaseOptions.needs_data
-    model: str | None = None  # the default of --model, if it is not that of train.py
-
-    def initialize(self, parser: Parser) -> None:
-        """The options of train.py or test.py; as many processes as there are cores."""
-        super().initialize(parser)
-        parser.usage = "%(prog)s --dataroot DIR --dataset_mode MODE [options of train.py]"
-        parser.set_defaults(num_threads=available_cores())
-        if self.model:
-            parser.set_defaults(model=self.model)
-
-    def finish(self, opt: argparse.Namespace) -> None:
-        """Testing loads in one process; checking does not."""
-        wanted = opt.num_threads
-        super().finish(opt)
-        opt.num_threads = min(wanted, available_cores())
-
-
-class CheckTraining(CheckOptions, TrainOptions):
-    """Read a dataset, and list what training on it would stumble over."""
-
-
-class CheckTesting(CheckOptions, TestOptions):
-    """Read a dataset, and list what testing on it would stumble over."""
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options of training, or of testing where there is nothing to train."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -81,9 +51,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     first.add_argument("--dataset_mode")
     chosen, _ = first.parse_known_args(argv)
     model = chosen.model or MODEL_OF.get(chosen.dataset_mode)
-    options = CheckTesting() if model == "test" else CheckTraining()
-    options.model = model
-    return options.parse(argv)
+
+    class CheckOptions(TestOptions if model == "test" else TrainOptions):  # type: ignore[misc]
+        """Read a dataset, and list what training or testing on it would stumble over."""
+
+        program = "check_dataset.py"
+        needs_data = BaseOptions.needs_data
+
+        def initialize(self, parser: Parser) -> None:
+            super().initialize(parser)
+            parser.usage = "%(prog)s --dataroot DIR --dataset_mode MODE [options of train.py]"
+            parser.set_defaults(num_threads=available_cores(), **{"model": model} if model else {})
+
+        def finish(self, opt: argparse.Namespace) -> None:
+            wanted = opt.num_threads  # testing loads in one process; checking does not
+            super().finish(opt)
+            opt.num_threads = min(wanted, available_cores())
+
+    return CheckOptions().parse(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -149,25 +134,31 @@ def build_all(opt: argparse.Namespace) -> tuple[dict[str, BaseDataset], list[str
 def read(
     opt: argparse.Namespace, datasets: dict[str, BaseDataset]
 ) -> tuple[list[Seen], list[Seen]]:
-    """Read all samples and all files, each once."""
+    """Read all samples, and then the files that were not read for one."""
     checks = Checks(opt, models.find_model_using_name(opt.model).needs)
     for phase, dataset in datasets.items():
+        for reader, _ in dataset.to_cache():
+            checks.watch(phase, reader)
         count = int(min(opt.max_dataset_size, len(dataset)))
         checks.tasks += [partial(checks.sample, phase, dataset, i) for i in range(count)]
-    samples = list(results(checks, opt.num_threads))
-    checks.tasks, known = [], set()
-    plain = ImageReader(argparse.Namespace(**{**vars(opt), "preprocess": "none"}))
+    samples, files = [], {}
+    for sample, *others in results(checks, opt.num_threads):
+        samples.append(sample)
+        files.update({seen.name: seen for seen in others})
+    tasks: dict[str, Callable[[], list[Seen]]] = {}
+    as_it_is = argparse.Namespace(**{**vars(opt), "preprocess": "none"})
     for phase, dataset in datasets.items():
+        plain = checks.watch(phase, ImageReader(as_it_is))
         listed = [(reader, p) for reader, paths in dataset.to_cache() for p in paths]
         others = [(plain, p) for seen in samples if seen.phase == phase for p in seen.paths]
-        for reader, path in (*listed, *others):
-            if path not in known and is_image_file(path):
-                known.add(path)
-                checks.tasks.append(partial(checks.file, phase, reader, path))
-    return samples, list(results(checks, opt.num_threads))
+        for reader, path in filter(lambda pair: is_image_file(pair[1]), (*listed, *others)):
+            tasks.setdefault(path, partial(checks.file, phase, reader, path))
+    checks.tasks = [task for path, task in tasks.items() if path not in files]
+    files.update({seen.name: seen for (seen,) in results(checks, opt.num_threads)})
+    return samples, [files[path] for path in tasks]
 
 
-def results(checks: Checks, processes: int) -> Iterator[Seen]:
+def results(checks: Checks, processes: int) -> Iterator[list[Seen]]:
     """Yield all results in order, with a bar if somebody is watching."""
     workers, init = min(processes, len(checks)), leave_signals_to_training
     loader = DataLoader(checks, batch_size=None, num_workers=workers, worker_init_fn=init)

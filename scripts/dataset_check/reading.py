@@ -1,9 +1,10 @@
-"""Reading one sample or one file of a dataset: what is wrong with it, its sizes, its digests."""
+"""Reading the samples and files of a dataset: what is wrong with each, its sizes, its digests."""
 
 import hashlib
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch.utils.data import Dataset
 from data.base_dataset import BaseDataset, channels
 from data.image_io import ImageReader, open_image
 from data.seeding import preserve_rng_state, seed_all
-from data.transforms import preprocess_of, resized_size
+from data.transforms import PREPROCESS, resized_size
 from models.networks import DISCRIMINATORS, GENERATORS
+from models.networks.sizes import size_problem
 from util.errors import UserError
 
 Size = tuple[int, int]  # width, height
@@ -35,43 +37,52 @@ class Seen:
     size: Size | None = None  # of the first image in a file
 
 
-class Checks(Dataset[Seen]):
-    """Item N is the result of call N of `tasks`, which reads a sample or a file."""
+class Checks(Dataset[list[Seen]]):
+    """Item N is the result of call N of `tasks`: a sample and the files read for it, or a file.
+
+    Args:
+        opt: what samples are judged by.
+        needs: the images that the model reads.
+    """
 
     def __init__(self, opt: Namespace, needs: tuple[str, ...]) -> None:
-        """Keep what samples are judged by; `needs` are the images that the model reads."""
         self.opt, self.needs = opt, needs
         self.file_name = f"data/{opt.dataset_mode}_dataset.py"
-        self.tasks: list[Callable[[], Seen]] = []
+        self.tasks: list[Callable[[], list[Seen]]] = []
+        self.files: list[Seen] = []  # read by the task
+        self.known: set[str] = set()  # read by tasks of this process
 
     def __len__(self) -> int:
-        """The number of samples and files."""
         return len(self.tasks)
 
-    def __getitem__(self, number: int) -> Seen:
-        """What is wrong with a sample or a file, if anything."""
+    def __getitem__(self, number: int) -> list[Seen]:
+        self.files = []
         return self.tasks[number]()
 
-    def file(self, phase: str, reader: ImageReader, path: str) -> Seen:
-        """Read a file as training does."""
-        seen = Seen(phase, path)
-        try:
-            images = reader.decode(path)
-            with open_image(path) as image:
-                seen.problems += [f"{path}: {text}" for text in oddities(image, reader)]
-        except UserError as error:
-            seen.problems.append(str(error))
-            return seen
-        seen.digests, seen.size = tuple(map(digest, images)), images[0].size
-        resized = resized_size(reader.opt, seen.size)
-        if preprocess_of(reader.opt).crops and min(resized) < reader.opt.crop_size:
-            seen.problems.append(
-                f"{path}: {named(resized)} is smaller than --crop_size {reader.opt.crop_size}; "
-                "lower it, or use --preprocess resize_and_crop"
-            )
-        return seen
+    def watch(self, phase: str, reader: ImageReader) -> ImageReader:
+        """Have each file judged that the reader decodes."""
+        reader.decode = partial(self.decode, phase, reader)
+        return reader
 
-    def sample(self, phase: str, dataset: BaseDataset, index: int) -> Seen:
+    def decode(self, phase: str, reader: ImageReader, path: str) -> tuple[Image.Image, ...]:
+        """In place of `reader.decode`: judge the file as well, if it is new."""
+        images = ImageReader.decode(reader, path)
+        if path not in self.known:
+            seen = Seen(phase, path, digests=tuple(map(digest, images)), size=images[0].size)
+            seen.problems = [f"{path}: {text}" for text in oddities(path, reader, seen.size)]
+            self.files.append(seen)
+            self.known.add(path)
+        return images
+
+    def file(self, phase: str, reader: ImageReader, path: str) -> list[Seen]:
+        """Read a file as training does."""
+        try:
+            reader.decode(path)
+        except UserError as error:
+            return [Seen(phase, path, [str(error)])]
+        return self.files
+
+    def sample(self, phase: str, dataset: BaseDataset, index: int) -> list[Seen]:
         """Read a sample with the random numbers of an epoch."""
         seen = Seen(phase, f"sample {index} of --phase {phase}")
         try:
@@ -86,7 +97,7 @@ class Checks(Dataset[Seen]):
         except Exception as error:  # a plug-in's; the other samples are still to be read
             text = f"{self.file_name} fails: {type(error).__name__}: {error}"
             seen.problems.append(f"{seen.name}: {text}")
-        return seen
+        return [seen, *self.files]
 
     def judge(self, sample: dict[str, Any], seen: Seen) -> None:
         """Whether the sample is what the model can take."""
@@ -114,31 +125,39 @@ class Checks(Dataset[Seen]):
 
 def network_misfit(opt: Namespace, size: Size, phase: str) -> str | None:
     """Why the networks cannot take images of this size; those of a plug-in take any."""
-    least, flag = 1, f"--netG {opt.netG}"
+    needs = []  # of each network: its flag, and what `size_problem` asks for
     if opt.netG in GENERATORS:
         row = GENERATORS[opt.netG]
-        least = row.minimum
-        if any(side % row.multiple for side in size):
-            remedy = "use --preprocess resize_and_crop, or --netG resnet_9blocks"
-            return f"is {named(size)}: {flag} needs multiples of {row.multiple}; {remedy}"
-    if opt.isTrain and phase == opt.phase and opt.netD in DISCRIMINATORS and min(size) >= least:
-        least, flag = DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D), f"--netD {opt.netD}"
-    if min(size) < least:
-        return f"is {named(size)}: too small for {flag}, which needs {least} pixels both ways"
+        needs.append((f"--netG {opt.netG}", row.multiple, row.minimum))
+    if opt.isTrain and phase == opt.phase and opt.netD in DISCRIMINATORS:
+        least = DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D)
+        needs.append((f"--netD {opt.netD}", 1, least))
+    for flag, multiple, least in needs:
+        problem = size_problem(size[1], size[0], multiple, least)
+        if problem:
+            return f"is {named(size)}: {flag} {problem}; use --preprocess resize_and_crop"
     return None
 
 
-def oddities(image: Image.Image, reader: ImageReader) -> Iterator[str]:
-    """What the networks would see otherwise than the file shows it, with the remedy."""
-    if len(reader.grayscale) == 2 and image.width % 2:
-        yield f"odd width {image.width}: A and B are not equally wide; combine the two again"
-    if image.mode.startswith(("I", "F")):
-        yield from deep(image)
-    elif image.mode == "CMYK":
-        yield "CMYK, the colours of printing, read without their profile; convert it to RGB"
-    elif "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-            yield "transparent: alpha is dropped, and what it hides is shown; flatten it"
+def oddities(path: str, reader: ImageReader, size: Size) -> Iterator[str]:
+    """What the networks would see otherwise than the file shows it, with the remedy.
+
+    `size` is that of its first image.
+    """
+    resized, crop_size = resized_size(reader.opt, size), reader.opt.crop_size
+    if PREPROCESS[reader.opt.preprocess].crops and min(resized) < crop_size:
+        remedy = "lower it, or use --preprocess resize_and_crop"
+        yield f"{named(resized)} is smaller than --crop_size {crop_size}; {remedy}"
+    with open_image(path) as image:
+        if len(reader.grayscale) == 2 and image.width % 2:
+            yield f"odd width {image.width}: A and B are not equally wide; combine the two again"
+        if image.mode.startswith(("I", "F")):
+            yield from deep(image)
+        elif image.mode == "CMYK":
+            yield "CMYK, the colours of printing, read without their profile; convert it to RGB"
+        elif "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+            if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+                yield "transparent: alpha is dropped, and what it hides is shown; flatten it"
 
 
 def deep(image: Image.Image) -> Iterator[str]:

@@ -16,6 +16,7 @@ import torch
 from conftest import picture, write_pictures
 from PIL import Image
 
+from data import image_io
 from data.template_dataset import TemplateDataset
 from scripts import check_dataset
 from util.errors import UserError
@@ -244,12 +245,12 @@ def test_odd_width_of_side_by_side_images(aligned, capsys):
 @pytest.mark.parametrize(
     ("size", "options", "problem"),
     [
-        ((64, 64), ["--preprocess", "none"], "64x64: --netG unet_256 needs multiples of 256"),
+        ((64, 64), ["--preprocess", "none"], "64x64: --netG unet_256 needs"),
         ((256, 256), ["--preprocess", "none"], None),
-        ((20, 28), NONE, "20x28: too small for --netD basic"),
+        ((20, 28), NONE, "20x28: --netD basic needs"),
         ((24, 28), NONE, None),
         ((8, 8), [*NONE, "--netD", "pixel"], None),
-        ((4, 8), [*NONE, "--netD", "pixel"], "4x8: too small for --netG resnet_6blocks"),
+        ((4, 8), [*NONE, "--netD", "pixel"], "4x8: --netG resnet_6blocks needs"),
         ((30, 50), [*NONE, "--preprocess", "crop", "--crop_size", "32"],
          "30x50 is smaller than --crop_size 32"),
         ((32, 32), [*NONE, "--preprocess", "crop", "--crop_size", "32"], None),
@@ -342,7 +343,7 @@ def test_a_plug_in_is_read_through_itself(aligned, capsys, monkeypatch):
         ({"A": torch.zeros(3, 256, 256), "B": torch.ones(3, 256, 256) * 2}, "B is not in [-1, 1]"),
         (
             {"A": torch.zeros(3, 256, 256), "B": torch.zeros(3, 250, 256)},
-            "B is 256x250: --netG unet_256 needs multiples of 256",
+            "B is 256x250: --netG unet_256 needs",
         ),
         (ZeroDivisionError("oh"), "data/template_dataset.py fails: ZeroDivisionError"),
         (UserError("replace it"), "replace it"),
@@ -407,6 +408,19 @@ def test_max_dataset_size_limits_the_reading(folders, capsys):
     (folders / "trainA" / "3.png").write_text("no image")
     status, _, _, last = run(capsys, folders, "aligned", "--max_dataset_size", "2")
     assert status == 0 and last.startswith("8 files")
+
+
+@pytest.mark.parametrize("mode", ["aligned", "single"])
+def test_each_file_is_decoded_once(folders, photos, capsys, monkeypatch, mode):
+    paths = []
+
+    def noting(path, load=image_io.load_image):
+        paths.append(path)
+        return load(path)
+
+    monkeypatch.setattr(image_io, "load_image", noting)
+    run(capsys, folders if mode == "aligned" else photos, mode)
+    assert len(paths) == len(set(paths)) == (10 if mode == "aligned" else 3)
 
 
 # --- processes

@@ -568,7 +568,11 @@ def a_file(root):
 MISTAKES = [
     ("aligned", lambda root: root / "nowhere", ["no folder", "nowhere", "Check --dataroot"]),
     ("aligned", lambda root: root, ["trainA/ with trainB/", "A/train/", "holds nothing"]),
-    ("aligned", only_trainA, ["looked for train/", "holds trainA", "Check --dataroot and --phase"]),
+    (
+        "aligned",
+        only_trainA,
+        ["trainA/ with trainB/", "train/ with A and B side by side", "--dataroot, --phase"],
+    ),
     ("aligned", nothing_but_text, ["train has no image", "holds readme.txt", ".jpeg"]),
     (
         "aligned",

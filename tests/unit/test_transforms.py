@@ -12,7 +12,6 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 
 from data.transforms import PREPROCESS, get_params, get_transform, resized_size
-from util.errors import UserError
 
 
 def options(preprocess="resize_and_crop", load_size=286, crop_size=256, no_flip=False):
@@ -124,8 +123,3 @@ def test_preparing_twice_is_preparing_once(preprocess, size):
         random.seed(1)
         draws.append([get_params(opt, drawn_for) for _ in range(5)])
     assert draws[0] == draws[1]
-
-
-def test_unknown_preprocess_names_the_choices():
-    with pytest.raises(UserError, match="--preprocess sideways.*scale_width_and_crop"):
-        get_transform(options("sideways"))
