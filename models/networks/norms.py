@@ -26,14 +26,7 @@ def canonical_norm(norm_type: str) -> str:
 
 
 def get_norm_layer(norm_type: str = "instance") -> NormLayer:
-    """A function that makes the norm layer for a number of channels.
-
-    Args:
-        norm_type: a name in `NORMS` or an alias in `NORM_ALIASES`.
-
-    Raises:
-        ValueError: no such norm.
-    """
+    """What makes the norm layer for a number of channels; ValueError if there is no such norm."""
     return choose(NORMS, canonical_norm(norm_type), "norm")
 
 
@@ -52,9 +45,9 @@ def normalizes_per_sample(net: nn.Module) -> bool:
 
 
 def _treats_samples_alone(module: nn.Module) -> bool:
-    if isinstance(module, _BatchNorm) or (
-        isinstance(module, _NormBase) and module.track_running_stats
-    ):
+    if isinstance(module, _BatchNorm):
+        return False
+    if isinstance(module, _NormBase) and module.track_running_stats:
         return False
     return type(module).__module__.startswith(("torch.nn.", "models.networks."))
 
