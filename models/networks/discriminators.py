@@ -44,11 +44,7 @@ class NLayerDiscriminator(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, input_nc, H, W) to (N, 1, h, w), h = H // 2**n_layers - 2 and w likewise.
-
-        Raises:
-            ImageSizeError: H or W is less than `minimum`.
-        """
+        """To (N, 1, h, w), h = H // 2**n_layers - 2; ImageSizeError below `minimum`."""
         if not torch.jit.is_scripting():
             check_image_size(x, "PatchGAN discriminator", REMEDY, minimum=self.minimum)
         return self.model(x)

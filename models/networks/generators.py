@@ -20,9 +20,9 @@ PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "ze
 class ResnetGenerator(nn.Module):
     """Two steps down, residual blocks, two steps up (Johnson et al. 2016, arXiv 1603.08155).
 
-    Follows CycleGAN (arXiv 1703.10593, appendix 7.2). The first layer has `ngf` channels and the
-    `n_blocks` blocks have 4 * ngf; they pad with "reflect", "replicate" or "zero". Height and width
-    may be any numbers from `minimum` on; smaller images raise ImageSizeError.
+    Follows CycleGAN (arXiv 1703.10593, appendix 7.2), with `ngf` channels in the first layer and
+    4 * ngf in the blocks. Height and width may be any numbers from `minimum` on; smaller images
+    raise ImageSizeError. `padding_type` is a name in `PADDINGS`, or ValueError.
     """
 
     minimum = 5  # the blocks reflect one pixel at a quarter of the size, which must be 2 or more
@@ -63,10 +63,7 @@ class ResnetGenerator(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """x + F(x), F being two 3x3 convolutions of `dim` channels (He et al. 2016, arXiv 1512.03385).
-
-    `use_dropout` puts dropout of 0.5 between them. An unknown padding_type raises ValueError.
-    """
+    """x + F(x), F being two 3x3 convolutions (He et al. 2016, arXiv 1512.03385)."""
 
     def __init__(
         self, dim: int, padding_type: str, norm_layer: NormLayer, use_dropout: bool, use_bias: bool
@@ -91,9 +88,8 @@ class UnetGenerator(nn.Module):
     """An encoder and decoder with skip connections (arXiv 1505.04597, as in 1611.07004).
 
     The size is halved `num_downs` times, 5 or more (less counts as 5): images of 2**num_downs
-    pixels reach 1x1 in the middle. The first layer has `ngf` channels and the inner ones 8 * ngf;
-    these have dropout of 0.5 with `use_dropout`. Images whose height or width is not divisible by
-    `multiple` raise ImageSizeError.
+    pixels reach 1x1 in the middle. The first layer has `ngf` channels; the inner ones have 8 * ngf,
+    and the dropout. Height and width that `multiple` does not divide raise ImageSizeError.
     """
 
     def __init__(
@@ -132,7 +128,6 @@ class UnetSkipConnectionBlock(nn.Module):
     `input_nc` channels come in (`outer_nc` when left out), `inner_nc` are inside, `outer_nc` come
     out of the way up. The outermost has no activation and no norm before the way down, a tanh at
     the end and no skip; the innermost no norm on the way down: at 1x1 it would leave only zeros.
-    `use_dropout` ends the way up of levels between these two with dropout of 0.5.
     """
 
     def __init__(

@@ -34,9 +34,9 @@ def _read(state: Mapping[str, Tensor]) -> dict[str, object]:
     if len(convs) < 3:
         return {}
     (name, first), (second, _), *_, (_, last) = convs.items()
-    norm = {"norm": _norm(state, second)}
-    of_G = {"ngf": first.shape[0], "input_nc": first.shape[1]}
-    of_D = {"ndf": first.shape[0], "channels": first.shape[1]}
+    norm: dict[str, object] = {"norm": _norm(state, second)}
+    of_G: dict[str, object] = {"ngf": first.shape[0], "input_nc": first.shape[1]}
+    of_D: dict[str, object] = {"ndf": first.shape[0], "channels": first.shape[1]}
     blocks = {key.split(".")[1] for key in convs if ".conv_block." in key}
     if blocks:
         dropout = any(key.endswith("conv_block.6.weight") for key in convs)
@@ -55,10 +55,10 @@ def _built(options: dict) -> Mapping[str, Tensor]:
     row = {"dropout": False, "n_layers_D": 3, **options}
     with torch.device("meta"):
         if row.get("netG") in GENERATORS:
-            keys = ("input_nc", "output_nc", "ngf", "netG", "norm", "dropout")
+            keys = ["input_nc", "output_nc", "ngf", "netG", "norm", "dropout"]
             return define_G(*(row[key] for key in keys)).state_dict()
         if row.get("netD") in DISCRIMINATORS:
-            keys = ("channels", "ndf", "netD", "n_layers_D", "norm")
+            keys = ["channels", "ndf", "netD", "n_layers_D", "norm"]
             return define_D(*(row[key] for key in keys)).state_dict()
     return {}
 

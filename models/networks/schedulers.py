@@ -41,14 +41,9 @@ LR_POLICIES = {"linear": linear, "step": step, "plateau": None, "cosine": cosine
 def get_scheduler(optimizer: Optimizer, opt: Any) -> LRScheduler | ReduceLROnPlateau:
     """The LR scheduler of `opt.lr_policy`, set to epoch `opt.epoch_count`.
 
-    Call `step()` at the end of each epoch, for "plateau" `step(loss)` with the mean generator
-    loss of the epoch. `last_epoch` is the number of epochs done, by earlier runs too. The state
-    dict holds no code and loads with weights_only.
-
-    Args:
-        optimizer: its learning rates are those of a factor of 1.
-        opt: lr_policy and epoch_count, and of n_epochs, n_epochs_decay and lr_decay_iters those
-            that the policy uses.
+    `opt` also has n_epochs, n_epochs_decay or lr_decay_iters, as the policy needs. Call `step()` at
+    the end of each epoch, for "plateau" `step(loss)` with the mean generator loss of the epoch.
+    The state dict holds no code and loads with weights_only.
 
     Raises:
         ValueError: no such lr_policy, or "cosine" with n_epochs, half a period, 0.

@@ -42,7 +42,7 @@ class _InChannelsLast(nn.Module):
         return super().forward(_ToChannelsLast.apply(x)).contiguous()
 
 
-IN_CHANNELS_LAST = {
+IN_CHANNELS_LAST: dict[type, type] = {
     net: type(f"{net.__name__}InChannelsLast", (_InChannelsLast, net), {"__module__": __name__})
     for net in (ResnetGenerator, UnetGenerator, NLayerDiscriminator, PixelDiscriminator)
 }
@@ -72,7 +72,8 @@ def swap_in(net: nn.Module, device: torch.device, precision: str, training: bool
         if type(part) in IN_CHANNELS_LAST:
             for layer in part.modules():
                 layer.__class__ = _faster(layer)
-            if training and _gains_by_channels_last(part, device.type, precision):
+            half = precision in ("bf16", "fp16") and device.type in ("cpu", "cuda")
+            if training and (half or (device.type == "cpu" and _is_exact_in_channels_last(part))):
                 part.__class__ = IN_CHANNELS_LAST[type(part)]
 
 
@@ -92,7 +93,5 @@ def _faster(layer: nn.Module) -> type[nn.Module]:
     return NORMS.get(kind, kind)
 
 
-def _gains_by_channels_last(net: nn.Module, device: str, precision: str) -> bool:
-    exact = all(isinstance(m, BatchNorm2d) or not isinstance(m, _BatchNorm) for m in net.modules())
-    half = precision in ("bf16", "fp16")
-    return (device == "cpu" and exact) or (device in ("cpu", "cuda") and half)
+def _is_exact_in_channels_last(net: nn.Module) -> bool:
+    return all(isinstance(m, BatchNorm2d) or not isinstance(m, _BatchNorm) for m in net.modules())

@@ -91,7 +91,7 @@ class Normalised(torch.autograd.Function):
             def by_torch(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
                 return F.group_norm(x.contiguous(), x.shape[1], weight, bias, ctx.eps)
 
-            _, pull_back = torch.func.vjp(by_torch, x, weight, bias)
+            pull_back = torch.func.vjp(by_torch, x, weight, bias)[1]
             return *pull_back(gradient.contiguous()), None
         gradient = gradient.contiguous(memory_format=LAST)
         product, plain = _by_image(_sums, gradient, x, mean, inverse)

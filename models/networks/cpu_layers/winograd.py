@@ -18,7 +18,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from models.networks.cpu_layers.norms import LAST, is_float32_last
 
 CHANNELS, TILES = 192, 256  # from so many of both on it is faster
-BAND = 2**22  # so many transformed numbers are in work at a time, which is little memory
+BAND = 2**21  # so many transformed numbers are in work at a time, which is little memory
 G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 GG = torch.kron(G, G)  # (16, 9): G w G' as a product with the 9 numbers of w
 
