@@ -5,6 +5,8 @@ The functions take what they need by name, so they can be called from a notebook
     generator = define_G(3, 3, ngf=64, netG="resnet_9blocks", norm="instance")
 """
 
+# ruff: noqa: F401
+
 from collections.abc import Sequence
 
 from torch import nn
@@ -32,36 +34,6 @@ from models.networks.schedulers import LR_POLICIES, get_scheduler
 from models.networks.sizes import check_image_size, size_problem
 from util.choices import choose
 
-__all__ = [
-    "DISCRIMINATORS",
-    "GAN_MODES",
-    "GENERATORS",
-    "INITS",
-    "LR_POLICIES",
-    "NORMS",
-    "NORM_ALIASES",
-    "GANLoss",
-    "Identity",
-    "NLayerDiscriminator",
-    "PixelDiscriminator",
-    "ResnetBlock",
-    "ResnetGenerator",
-    "UnetGenerator",
-    "UnetSkipConnectionBlock",
-    "cal_gradient_penalty",
-    "canonical_norm",
-    "check_image_size",
-    "define_D",
-    "define_G",
-    "get_norm_layer",
-    "get_scheduler",
-    "init_net",
-    "init_weights",
-    "normalizes_per_sample",
-    "same_weights",
-    "size_problem",
-]
-
 
 def define_G(
     input_nc: int,
@@ -74,21 +46,12 @@ def define_G(
     init_gain: float = 0.02,
     gpu_ids: Sequence[int] = (),
 ) -> nn.Module:
-    """Build a generator on the CPU, with random weights.
+    """A generator on the CPU with random weights, (N, input_nc, H, W) to (N, output_nc, H, W).
 
-    Args:
-        input_nc: channels of the input.
-        output_nc: channels of the output.
-        ngf: channels of the first layer.
-        netG: a name in `GENERATORS`.
-        norm: a name in `NORMS` or an alias in `NORM_ALIASES`.
-        use_dropout: dropout of 0.5 in the inner blocks.
-        init_type: a name in `INITS`.
-        init_gain: spread of the initial weights, see `init_weights`.
-        gpu_ids: accepted for old callers, unused.
-
-    Returns:
-        A network from (N, input_nc, H, W) to (N, output_nc, H, W), both in [-1, 1].
+    Images are in [-1, 1]. `ngf` is the number of channels of the first layer; `use_dropout` drops
+    half of the features in the inner blocks; `netG`, `norm` and `init_type` are names in
+    `GENERATORS`, `NORMS` (or `NORM_ALIASES`) and `INITS`; `init_gain` is that of `init_weights`.
+    `gpu_ids` is accepted for old callers and unused.
 
     Raises:
         ValueError: no such netG, norm or init_type.
@@ -109,20 +72,11 @@ def define_D(
     init_gain: float = 0.02,
     gpu_ids: Sequence[int] = (),
 ) -> nn.Module:
-    """Build a discriminator on the CPU, with random weights.
+    """A discriminator on the CPU with random weights, (N, input_nc, H, W) to logits (N, 1, h, w).
 
-    Args:
-        input_nc: channels of the input.
-        ndf: channels of the first layer.
-        netD: a name in `DISCRIMINATORS`.
-        n_layers_D: halvings of the size, 1 or more; used by netD "n_layers" alone.
-        norm: a name in `NORMS` or an alias in `NORM_ALIASES`.
-        init_type: a name in `INITS`.
-        init_gain: spread of the initial weights, see `init_weights`.
-        gpu_ids: accepted for old callers, unused.
-
-    Returns:
-        A network from (N, input_nc, H, W) to logits (N, 1, h, w), one per patch.
+    There is a logit for each patch of an image. `n_layers_D`, 1 or more, is the number of halvings
+    of the size and used by the `netD` "n_layers" alone; the names of `netD` are in
+    `DISCRIMINATORS`, and the other arguments are like those of `define_G`.
 
     Raises:
         ValueError: no such netD, norm or init_type, or n_layers_D is less than 1.

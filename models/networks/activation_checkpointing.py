@@ -5,8 +5,7 @@ Dropout draws the same masks then, and batch norm does not count the images twic
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +16,7 @@ from models.networks.generators import ResnetBlock, ResnetGenerator, UnetSkipCon
 
 
 def checkpoint_activations(net: nn.Module) -> None:
-    """Let the generators of this program that are in `net` recompute; others stay as they are.
-
-    Only the classes of containers change: parameters, hooks and state-dict keys stay.
-    """
+    """Let the generators of this program in `net` recompute; only classes of containers change."""
     for module in net.modules():
         if type(module) is UnetSkipConnectionBlock:
             module.__class__ = _RecomputingBlock
@@ -44,11 +40,16 @@ class _RecomputingBlock(UnetSkipConnectionBlock):
 
 def _run(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     for stage in _stages(layers):
-        if torch.is_grad_enabled() and not isinstance(stage[0], UnetSkipConnectionBlock):
-            x = checkpoint(stage, x, use_reentrant=False, context_fn=partial(_contexts, stage))
-        else:
-            x = stage(x)
+        again = torch.is_grad_enabled() and not isinstance(stage[0], UnetSkipConnectionBlock)
+        x = _recomputed(stage, x) if again else stage(x)
     return x
+
+
+def _recomputed(stage: nn.Module, x: Tensor) -> Tensor:
+    def contexts() -> tuple:  # of the first and of the second forward pass
+        return nullcontext(), statistics_left_alone(stage)
+
+    return checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
 
 
 def _stages(layers: Iterable[nn.Module]) -> list[nn.Sequential]:
@@ -64,27 +65,13 @@ def _stages(layers: Iterable[nn.Module]) -> list[nn.Sequential]:
     return [nn.Sequential(*stage) for stage in stages if stage]
 
 
-def _contexts(stage: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """For the forward pass, and for doing it again."""
-    return nullcontext(), statistics_left_alone(stage)
-
-
 @contextmanager
 def statistics_left_alone(net: nn.Module) -> Iterator[None]:
-    """Within this block batch norm does not change its running statistics in training mode.
-
-    It still computes as always, so that a second pass keeps the same tensors as the first.
-    """
-    norms = [
-        (module, module.momentum, count, count.clone())
-        for module in net.modules()
-        if isinstance(module, _BatchNorm) and (count := module.num_batches_tracked) is not None
-    ]
-    for norm, *_ in norms:
-        norm.momentum = 0.0
+    """Within this block batch norms compute as always, but keep their running statistics."""
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     try:
         yield
     finally:
-        for norm, momentum, count, before in norms:
-            norm.momentum = momentum
-            count.copy_(before)
+        for buffer, before in buffers:
+            buffer.copy_(before)

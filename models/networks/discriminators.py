@@ -18,6 +18,7 @@ REMEDY = "use larger images, a smaller --n_layers_D (with --netD n_layers), or -
 class NLayerDiscriminator(nn.Module):
     """PatchGAN (Isola et al. 2017, arXiv 1611.07004, section 3.2.2).
 
+    `n_layers`, 1 or more, halve the size; the first has `ndf` channels, the later up to 8 * ndf.
     Each logit sees a square of 16, 34, 70, 142 or 286 pixels for n_layers 1 to 5.
     """
 
@@ -28,17 +29,6 @@ class NLayerDiscriminator(nn.Module):
         n_layers: int = 3,
         norm_layer: NormLayer = nn.BatchNorm2d,
     ):
-        """Build the layers.
-
-        Args:
-            input_nc: channels of the input.
-            ndf: channels of the first layer; they double with each layer, up to 8 * ndf.
-            n_layers: number of layers that halve the size, 1 or more.
-            norm_layer: number of channels -> norm layer.
-
-        Raises:
-            ValueError: n_layers is less than 1.
-        """
         super().__init__()
         if n_layers < 1:
             raise ValueError(f"n_layers is {n_layers}; a PatchGAN needs 1 or more")
@@ -54,11 +44,7 @@ class NLayerDiscriminator(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, input_nc, H, W) to (N, 1, h, w), h = H // 2**n_layers - 2 and w likewise.
-
-        Raises:
-            ImageSizeError: H or W is less than `minimum`.
-        """
+        """To (N, 1, h, w), h = H // 2**n_layers - 2; ImageSizeError below `minimum`."""
         if not torch.jit.is_scripting():
             check_image_size(x, "PatchGAN discriminator", REMEDY, minimum=self.minimum)
         return self.model(x)
@@ -68,7 +54,6 @@ class PixelDiscriminator(nn.Module):
     """A PatchGAN of one pixel: 1x1 convolutions only (arXiv 1611.07004, section 6.1)."""
 
     def __init__(self, input_nc: int, ndf: int = 64, norm_layer: NormLayer = nn.BatchNorm2d):
-        """Build the layers; arguments as in NLayerDiscriminator."""
         super().__init__()
         bias = conv_has_bias(norm_layer)
         layers = [nn.Conv2d(input_nc, ndf, 1), nn.LeakyReLU(0.2)]
@@ -82,11 +67,8 @@ class PixelDiscriminator(nn.Module):
 
 
 def smallest_for_layers(n_layers: int) -> int:
-    """The smallest height and width that leaves a patch after `n_layers` halvings.
-
-    The two last convolutions take away one pixel each, so 3 must be left of the halving.
-    """
-    return 3 * 2**n_layers
+    """The smallest height and width that leaves a patch after `n_layers` halvings."""
+    return 3 * 2**n_layers  # the two last convolutions take away one pixel each
 
 
 class Discriminator(NamedTuple):

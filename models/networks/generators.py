@@ -20,8 +20,9 @@ PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "ze
 class ResnetGenerator(nn.Module):
     """Two steps down, residual blocks, two steps up (Johnson et al. 2016, arXiv 1603.08155).
 
-    Follows CycleGAN (arXiv 1703.10593, appendix 7.2). Height and width may be any numbers from
-    `minimum` on.
+    Follows CycleGAN (arXiv 1703.10593, appendix 7.2), with `ngf` channels in the first layer and
+    4 * ngf in the blocks. Height and width may be any numbers from `minimum` on; smaller images
+    raise ImageSizeError. `padding_type` is a name in `PADDINGS`, or ValueError.
     """
 
     minimum = 5  # the blocks reflect one pixel at a quarter of the size, which must be 2 or more
@@ -36,17 +37,6 @@ class ResnetGenerator(nn.Module):
         n_blocks: int = 6,
         padding_type: str = "reflect",
     ):
-        """Build the layers.
-
-        Args:
-            input_nc: channels of the input.
-            output_nc: channels of the output.
-            ngf: channels of the first layer; the blocks have 4 * ngf.
-            norm_layer: number of channels -> norm layer.
-            use_dropout: dropout of 0.5 within each block.
-            n_blocks: number of residual blocks.
-            padding_type: how the blocks pad: "reflect", "replicate" or "zero".
-        """
         super().__init__()
         bias = conv_has_bias(norm_layer)
         layers = [nn.ReflectionPad2d(3), nn.Conv2d(input_nc, ngf, 7, bias=bias)]
@@ -63,11 +53,7 @@ class ResnetGenerator(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, input_nc, H, W) to (N, output_nc, H, W).
-
-        Raises:
-            ImageSizeError: H or W is less than `minimum`.
-        """
+        """(N, input_nc, H, W) to (N, output_nc, H, W)."""
         if not torch.jit.is_scripting():
             remedy = "use larger images, or raise --load_size and --crop_size"
             check_image_size(x, "ResNet generator", remedy, minimum=self.minimum)
@@ -82,18 +68,6 @@ class ResnetBlock(nn.Module):
     def __init__(
         self, dim: int, padding_type: str, norm_layer: NormLayer, use_dropout: bool, use_bias: bool
     ):
-        """Build the layers.
-
-        Args:
-            dim: number of channels, in and out.
-            padding_type: "reflect", "replicate" or "zero".
-            norm_layer: number of channels -> norm layer.
-            use_dropout: dropout of 0.5 between the convolutions.
-            use_bias: whether the convolutions have a bias.
-
-        Raises:
-            ValueError: no such padding_type.
-        """
         super().__init__()
         pad = choose(PADDINGS, padding_type, "padding_type")
         # zeros are the convolution's own padding: no layer, which old state dicts count on
@@ -111,7 +85,12 @@ class ResnetBlock(nn.Module):
 
 
 class UnetGenerator(nn.Module):
-    """An encoder and decoder with skip connections (arXiv 1505.04597, as in 1611.07004)."""
+    """An encoder and decoder with skip connections (arXiv 1505.04597, as in 1611.07004).
+
+    The size is halved `num_downs` times, 5 or more (less counts as 5): images of 2**num_downs
+    pixels reach 1x1 in the middle. The first layer has `ngf` channels; the inner ones have 8 * ngf,
+    and the dropout. Height and width that `multiple` does not divide raise ImageSizeError.
+    """
 
     def __init__(
         self,
@@ -122,17 +101,6 @@ class UnetGenerator(nn.Module):
         norm_layer: NormLayer = nn.BatchNorm2d,
         use_dropout: bool = False,
     ):
-        """Build the layers.
-
-        Args:
-            input_nc: channels of the input.
-            output_nc: channels of the output.
-            num_downs: how often the size is halved, 5 or more (less counts as 5): images of
-                2**num_downs pixels reach 1x1 in the middle.
-            ngf: channels of the first layer; the inner ones have 8 * ngf.
-            norm_layer: number of channels -> norm layer.
-            use_dropout: dropout of 0.5 in the inner blocks of 8 * ngf channels.
-        """
         super().__init__()
         self.multiple = 2 ** max(num_downs, 5)
         nest = partial(UnetSkipConnectionBlock, norm_layer=norm_layer)
@@ -144,11 +112,7 @@ class UnetGenerator(nn.Module):
         self.model = nest(output_nc, ngf, input_nc=input_nc, submodule=block, outermost=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, input_nc, H, W) to (N, output_nc, H, W).
-
-        Raises:
-            ImageSizeError: H or W is not divisible by `multiple`.
-        """
+        """(N, input_nc, H, W) to (N, output_nc, H, W)."""
         if not torch.jit.is_scripting():
             remedy = (
                 f"use --preprocess resize_and_crop with --crop_size a multiple of {self.multiple}, "
@@ -159,7 +123,12 @@ class UnetGenerator(nn.Module):
 
 
 class UnetSkipConnectionBlock(nn.Module):
-    """One level of the U-Net: halve, go through `submodule`, double; and the skip around it."""
+    """One level of the U-Net: halve, go through `submodule`, double; and the skip around it.
+
+    `input_nc` channels come in (`outer_nc` when left out), `inner_nc` are inside, `outer_nc` come
+    out of the way up. The outermost has no activation and no norm before the way down, a tanh at
+    the end and no skip; the innermost no norm on the way down: at 1x1 it would leave only zeros.
+    """
 
     def __init__(
         self,
@@ -172,18 +141,6 @@ class UnetSkipConnectionBlock(nn.Module):
         norm_layer: NormLayer = nn.BatchNorm2d,
         use_dropout: bool = False,
     ):
-        """Build the layers.
-
-        Args:
-            outer_nc: channels that come out of the way up.
-            inner_nc: channels between this level and the next.
-            input_nc: channels that come in; outer_nc when left out.
-            submodule: the next level, None in the innermost.
-            outermost: no activation and no norm before the way down, tanh at the end, no skip.
-            innermost: no submodule, and no norm on the way down: at 1x1 it would leave only zeros.
-            norm_layer: number of channels -> norm layer.
-            use_dropout: dropout of 0.5 at the end of the way up, in levels between the two.
-        """
         super().__init__()
         self.outermost = outermost
         bias = conv_has_bias(norm_layer)

@@ -9,17 +9,13 @@ from models.networks import DISCRIMINATORS, GENERATORS, define_D, define_G
 
 
 def infer_options(state: Mapping[str, Tensor]) -> dict[str, object]:
-    """The options that a network of this program was built with, as far as its weights show.
+    """The options that the network of this state dict was built with, as far as its weights show.
 
-    Args:
-        state: a state dict.
-
-    Returns:
-        Some of netG, netD, n_layers_D, norm, dropout, ngf, ndf, input_nc, output_nc and channels
-        (of a discriminator's input); nothing of a network that they would not build.
+    Some of netG, netD, n_layers_D, norm, dropout, ngf, ndf, input_nc, output_nc and channels (of a
+    discriminator's input); none of a network that they would not build.
     """
     options = _read(state)
-    return options if options and _shapes(_built(options)) == _shapes(state) else {}
+    return options if _shapes(_built(options)) == _shapes(state) else {}
 
 
 def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
@@ -37,20 +33,21 @@ def _read(state: Mapping[str, Tensor]) -> dict[str, object]:
     convs = {key: w for key, w in state.items() if key.endswith(".weight") and w.dim() == 4}
     if len(convs) < 3:
         return {}
-    first, *_, last = convs.values()
-    options: dict[str, object] = {"norm": _norm(state, list(convs)[1])}
-    if any(".conv_block." in key for key in convs):
-        blocks = {key.split(".")[1] for key in convs if ".conv_block." in key}
-        options |= {"netG": f"resnet_{len(blocks)}blocks", "output_nc": last.shape[0]}
-        options["dropout"] = any(key.endswith("conv_block.6.weight") for key in convs)
-    elif next(iter(convs)).startswith("model.model."):
-        options |= {"netG": f"unet_{2 ** (len(convs) // 2)}", "output_nc": last.shape[1]}
-    elif next(iter(convs)).startswith("net."):
-        return options | {"netD": "pixel", "ndf": first.shape[0], "channels": first.shape[1]}
-    else:
-        options |= {"netD": "n_layers", "n_layers_D": len(convs) - 2}
-        return options | {"ndf": first.shape[0], "channels": first.shape[1]}
-    return options | {"ngf": first.shape[0], "input_nc": first.shape[1]}
+    (name, first), (second, _), *_, (_, last) = convs.items()
+    norm: dict[str, object] = {"norm": _norm(state, second)}
+    of_G: dict[str, object] = {"ngf": first.shape[0], "input_nc": first.shape[1]}
+    of_D: dict[str, object] = {"ndf": first.shape[0], "channels": first.shape[1]}
+    blocks = {key.split(".")[1] for key in convs if ".conv_block." in key}
+    if blocks:
+        dropout = any(key.endswith("conv_block.6.weight") for key in convs)
+        resnet = {"netG": f"resnet_{len(blocks)}blocks", "output_nc": last.shape[0]}
+        return norm | resnet | {"dropout": dropout} | of_G
+    if name.startswith("model.model."):
+        unet = {"netG": f"unet_{2 ** (len(convs) // 2)}", "output_nc": last.shape[1]}
+        return norm | unet | of_G
+    if name.startswith("net."):
+        return norm | {"netD": "pixel"} | of_D
+    return norm | {"netD": "n_layers", "n_layers_D": len(convs) - 2} | of_D
 
 
 def _built(options: dict) -> Mapping[str, Tensor]:
@@ -58,11 +55,11 @@ def _built(options: dict) -> Mapping[str, Tensor]:
     row = {"dropout": False, "n_layers_D": 3, **options}
     with torch.device("meta"):
         if row.get("netG") in GENERATORS:
-            sizes = row["input_nc"], row["output_nc"], row["ngf"]
-            return define_G(*sizes, row["netG"], row["norm"], row["dropout"]).state_dict()
+            keys = ["input_nc", "output_nc", "ngf", "netG", "norm", "dropout"]
+            return define_G(*(row[key] for key in keys)).state_dict()
         if row.get("netD") in DISCRIMINATORS:
-            layers = row["netD"], row["n_layers_D"], row["norm"]
-            return define_D(row["channels"], row["ndf"], *layers).state_dict()
+            keys = ["channels", "ndf", "netD", "n_layers_D", "norm"]
+            return define_D(*(row[key] for key in keys)).state_dict()
     return {}
 
 

@@ -18,29 +18,19 @@ INITS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 def init_weights(net: nn.Module, init_type: str = "normal", init_gain: float = 0.02) -> None:
-    """Draw all weights of `net` anew, in place, from torch's global generator.
+    """Draw all weights of any network anew, in place, from torch's global generator.
 
-    Convolutions and linear layers follow `init_type`; batch norms, synchronised ones too, get
-    weights from N(1, init_gain) (DCGAN, arXiv 1511.06434); their biases are zero.
-
-    Args:
-        net: any network, a user's own included.
-        init_type: a name in `INITS`.
-        init_gain: standard deviation for "normal", factor for "xavier" and "orthogonal"; without
-            effect on the convolutions for "kaiming".
-
-    Raises:
-        ValueError: no such init_type.
+    Convolutions and linear layers follow `init_type`, a name in `INITS`: `init_gain` is the
+    standard deviation for "normal", a factor for "xavier" and "orthogonal", and unused by
+    "kaiming". Batch norms, synchronised ones too, get weights from N(1, init_gain) (DCGAN, arXiv
+    1511.06434). All biases are zero. An unknown init_type raises ValueError.
     """
     draw = choose(INITS, init_type, "init_type")
     net.apply(partial(_init_layer, draw=draw, gain=init_gain))
 
 
 def init_net(
-    net: nn.Module,
-    init_type: str = "normal",
-    init_gain: float = 0.02,
-    gpu_ids: Sequence[int] = (),
+    net: nn.Module, init_type: str = "normal", init_gain: float = 0.02, gpu_ids: Sequence[int] = ()
 ) -> nn.Module:
     """`init_weights`, returning `net`; `gpu_ids` is accepted for old callers and unused."""
     init_weights(net, init_type, init_gain)

@@ -22,7 +22,8 @@ class GANLoss(nn.Module):
     """How far a discriminator's logits are from calling everything real, or fake.
 
     "vanilla" is the non-saturating loss of arXiv 1406.2661, "lsgan" that of 1611.04076. "wgangp"
-    (1704.00028) has no labels and needs `cal_gradient_penalty` beside it.
+    (1704.00028) has no labels and needs `cal_gradient_penalty` beside it. Another gan_mode raises
+    ValueError.
     """
 
     real_label: Tensor
@@ -31,16 +32,6 @@ class GANLoss(nn.Module):
     def __init__(
         self, gan_mode: str, target_real_label: float = 1.0, target_fake_label: float = 0.0
     ):
-        """Choose the loss.
-
-        Args:
-            gan_mode: a name in `GAN_MODES`.
-            target_real_label: the label of a real image.
-            target_fake_label: the label of a fake image.
-
-        Raises:
-            ValueError: no such gan_mode.
-        """
         super().__init__()
         self.register_buffer("real_label", torch.tensor(target_real_label))
         self.register_buffer("fake_label", torch.tensor(target_fake_label))
@@ -53,12 +44,7 @@ class GANLoss(nn.Module):
         return label.to(prediction).expand_as(prediction)
 
     def forward(self, prediction: Tensor, target_is_real: bool) -> Tensor:
-        """The loss, a scalar.
-
-        Args:
-            prediction: logits of any shape; no sigmoid before.
-            target_is_real: whether they ought to say "real".
-        """
+        """The loss, a scalar, of logits of any shape that ought to say "real", or "fake"."""
         logits = _at_least_float32(prediction)
         labels = self.get_target_tensor(logits, target_is_real)
         return GAN_MODES[self.gan_mode](logits, labels, target_is_real)
@@ -75,24 +61,13 @@ def cal_gradient_penalty(
 ) -> tuple[Tensor | float, Tensor | None]:
     """The penalty that keeps a critic's slope near `constant` (arXiv 1704.00028).
 
-    lambda_gp * mean over the batch of (||grad_x D(x)||_2 - constant)^2, D(x) being the sum of
-    one image's logits, and x for "mixed" a random point between a real and a fake image.
-
-    Args:
-        netD: the discriminator.
-        real_data: (N, C, H, W).
-        fake_data: (N, C, H, W).
-        device: where the images are.
-        type: "mixed", "real" or "fake": where the slope is measured.
-        constant: the slope wished for.
-        lambda_gp: the weight; 0 or less turns the penalty off.
+    lambda_gp * mean over the batch of (||grad_x D(x)||_2 - constant)^2, D(x) being the sum of one
+    image's logits. x are the real or the fake images, both (N, C, H, W), or, for the type "mixed",
+    random points between two of them; any other type raises ValueError.
 
     Returns:
         (penalty, slopes): a scalar to add to the loss of D, and the (N, C * H * W) gradients;
-        (0.0, None) when turned off.
-
-    Raises:
-        ValueError: no such type.
+        (0.0, None) when lambda_gp is 0 or less.
     """
     if lambda_gp <= 0:
         return 0.0, None

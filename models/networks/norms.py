@@ -26,14 +26,7 @@ def canonical_norm(norm_type: str) -> str:
 
 
 def get_norm_layer(norm_type: str = "instance") -> NormLayer:
-    """A function that makes the norm layer for a number of channels.
-
-    Args:
-        norm_type: a name in `NORMS` or an alias in `NORM_ALIASES`.
-
-    Raises:
-        ValueError: no such norm.
-    """
+    """What makes the norm layer for a number of channels; ValueError if there is no such norm."""
     return choose(NORMS, canonical_norm(norm_type), "norm")
 
 
@@ -48,15 +41,12 @@ def normalizes_per_sample(net: nn.Module) -> bool:
     False with a batch norm in it, with running statistics, and with modules that are neither
     torch's nor of this program.
     """
-    return all(map(_treats_samples_alone, net.modules()))
-
-
-def _treats_samples_alone(module: nn.Module) -> bool:
-    if isinstance(module, _BatchNorm) or (
-        isinstance(module, _NormBase) and module.track_running_stats
-    ):
-        return False
-    return type(module).__module__.startswith(("torch.nn.", "models.networks."))
+    for module in net.modules():
+        known = type(module).__module__.startswith(("torch.nn.", "models.networks."))
+        statistics = isinstance(module, _NormBase) and module.track_running_stats
+        if not known or statistics or isinstance(module, _BatchNorm):
+            return False
+    return True
 
 
 def conv_has_bias(norm_layer: NormLayer) -> bool:

@@ -9,11 +9,7 @@ from util.errors import ImageSizeError
 def size_problem(height: int, width: int, multiple: int = 1, minimum: int = 1) -> str | None:
     """What a network needs that images of this size do not have; None if it can take them.
 
-    Args:
-        height: in pixels.
-        width: in pixels.
-        multiple: both must be divisible by it ...
-        minimum: ... and at least this; `GENERATORS` and `DISCRIMINATORS` have both numbers.
+    `GENERATORS` and `DISCRIMINATORS` have the multiple and the minimum of both sides, in pixels.
     """
     if height % multiple or width % multiple:
         return f"needs height and width to be multiples of {multiple}"

@@ -139,14 +139,14 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, LAST])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("count, height, width", [(1, 2, 2), (3, 4, 6), (2, 7, 5), (1, 16, 16)])
 @pytest.mark.parametrize("kind", PAIRS)
-def test_products_are_the_convolution(kind, count, height, width, bias, layout, monkeypatch):
+def test_products_are_the_convolution(kind, count, height, width, bias, memory_format, monkeypatch):
     torch.manual_seed(0)
     conv = kind(5, 6, 4, 2, 1, bias=bias)
-    x = formula_image(count, 5, height, width).float().contiguous(memory_format=layout)
+    x = formula_image(count, 5, height, width).float().contiguous(memory_format=memory_format)
     with monkeypatch.context() as patch:
         patch.setattr(nn.Conv2d, "forward", never)
         patch.setattr(nn.ConvTranspose2d, "forward", never)

@@ -10,6 +10,7 @@ from benchmarks.plain_step import PLAIN, plain_networks
 from models import create_model
 from models.networks import GENERATORS
 from models.networks.cpu_layers import winograd
+from models.networks.cpu_layers.norms import InstanceNorm2d
 from options.train_options import TrainOptions
 from util import rng
 
@@ -115,9 +116,7 @@ def test_weights_in_channels_last_change_nothing(norm, no_kinks):
 
 def test_the_trap_would_be_seen(monkeypatch, no_kinks):
     """F.instance_norm in channels_last at batch 1: losses agree, gradients do not."""
-    monkeypatch.setattr(
-        "models.networks.cpu_layers.norms.instance_norm", lambda x, eps: F.instance_norm(x, eps=eps)
-    )
+    monkeypatch.setattr(InstanceNorm2d, "forward", lambda _, x: F.instance_norm(x))
     x, gradient = (formula_image(1, 3, 8, 9, phase).float() for phase in (0.0, 1.0))
     last = gradient.contiguous(memory_format=torch.channels_last)
     x.requires_grad_()

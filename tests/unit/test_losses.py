@@ -90,7 +90,7 @@ class Critic(nn.Module):
         return (x * self.weight).flatten(1).sum(1)
 
 
-def pictures(dtype=torch.float64):
+def images(dtype=torch.float64):
     return formula_image(3, 2, 4, 5).to(dtype), formula_image(3, 2, 4, 5, phase=2.0).to(dtype)
 
 
@@ -99,7 +99,7 @@ def pictures(dtype=torch.float64):
 def test_penalty_of_a_linear_critic(kind, constant, lambda_gp):
     weight = formula_image(1, 2, 4, 5, phase=1.0)
     penalty, gradients = cal_gradient_penalty(
-        Critic(weight), *pictures(), "cpu", kind, constant, lambda_gp
+        Critic(weight), *images(), "cpu", kind, constant, lambda_gp
     )
     expected = lambda_gp * (weight.norm().item() - constant) ** 2
     assert penalty.item() == pytest.approx(expected, rel=1e-12)
@@ -109,15 +109,15 @@ def test_penalty_of_a_linear_critic(kind, constant, lambda_gp):
 def test_penalty_of_a_linear_critic_is_differentiated():
     """d/dw lambda (|w| - 1)^2 = 2 lambda (|w| - 1) w / |w|."""
     critic = Critic(formula_image(1, 2, 4, 5, phase=1.0))
-    cal_gradient_penalty(critic, *pictures(), "cpu")[0].backward()
+    cal_gradient_penalty(critic, *images(), "cpu")[0].backward()
     w = critic.weight.detach()
     torch.testing.assert_close(critic.weight.grad, 20 * (w.norm() - 1) * w / w.norm())
 
 
 @pytest.mark.parametrize("kind, place", [("real", 0), ("fake", 1)])
-def test_penalty_of_a_square_critic_is_taken_at_the_pictures(kind, place):
+def test_penalty_of_a_square_critic_is_taken_at_the_images(kind, place):
     """D(x) = |x|^2 / 2 has slope |x|: each sample by itself, then the mean."""
-    data = pictures()
+    data = images()
     penalty, _ = cal_gradient_penalty(
         Critic(torch.ones(1).double(), square=True), *data, "cpu", kind, 1.0, 10.0
     )
@@ -154,35 +154,35 @@ def test_penalty_has_the_second_derivatives_of_finite_differences():
 
 def test_flat_critic_has_the_full_penalty_and_finite_gradients():
     critic = Critic(torch.zeros(1).double())
-    penalty, _ = cal_gradient_penalty(critic, *pictures(), "cpu")
+    penalty, _ = cal_gradient_penalty(critic, *images(), "cpu")
     penalty.backward()
     assert penalty == 10 and critic.weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("lambda_gp", [0.0, -1.0])
 def test_no_penalty_without_weight(lambda_gp):
-    assert cal_gradient_penalty(None, *pictures(), "cpu", lambda_gp=lambda_gp) == (0.0, None)
+    assert cal_gradient_penalty(None, *images(), "cpu", lambda_gp=lambda_gp) == (0.0, None)
 
 
 @pytest.mark.parametrize("dtype, rel", [(torch.bfloat16, 1e-2), (torch.float32, 1e-5)])
-def test_penalty_in_other_precisions_and_layouts(dtype, rel):
+def test_penalty_in_other_precisions_and_memory_formats(dtype, rel):
     """A 1x1 convolution has the slope w at each of the 4 * 5 pixels."""
     conv = nn.Conv2d(2, 1, 1).to(dtype, memory_format=torch.channels_last)
     nn.init.constant_(conv.weight, 0.5)
-    data = (x.contiguous(memory_format=torch.channels_last) for x in pictures(dtype))
+    data = (x.contiguous(memory_format=torch.channels_last) for x in images(dtype))
     penalty, gradients = cal_gradient_penalty(conv, *data, "cpu")
     assert gradients.shape == (3, 40)
     assert penalty.item() == pytest.approx(10 * (0.5 * 40**0.5 - 1) ** 2, rel=rel)
 
 
 def test_fake_of_lower_precision_mixes_with_real():
-    real, fake = pictures(torch.float32)
+    real, fake = images(torch.float32)
     penalty, _ = cal_gradient_penalty(Critic(torch.ones(1)), real, fake.bfloat16(), "cpu")
     assert penalty.item() == pytest.approx(10 * (40**0.5 - 1) ** 2, rel=1e-5)
 
 
-def test_penalty_leaves_the_pictures_and_the_generator_alone():
-    real, fake = pictures()
+def test_penalty_leaves_the_images_and_the_generator_alone():
+    real, fake = images()
     made = fake.requires_grad_(True) * 1
     cal_gradient_penalty(Critic(torch.ones(1).double(), square=True), real, made, "cpu")[
         0
@@ -192,4 +192,4 @@ def test_penalty_leaves_the_pictures_and_the_generator_alone():
 
 def test_unknown_penalty_type_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="'both'.*mixed, real, fake"):
-        cal_gradient_penalty(nn.Identity(), *pictures(), "cpu", "both")
+        cal_gradient_penalty(nn.Identity(), *images(), "cpu", "both")

@@ -22,7 +22,7 @@ DEFAULTS = {
 
 
 def options(argv=(), **overrides):
-    """Schedule options, from a command line of the reference or by name."""
+    """LR scheduler options, from a command line of the reference or by name."""
     given = {flag[2:]: value for flag, value in zip(argv[::2], argv[1::2], strict=True)}
     given = {k: type(DEFAULTS[k])(v) for k, v in given.items() if k in DEFAULTS}
     return SimpleNamespace(**{**DEFAULTS, **given, **overrides})
@@ -102,7 +102,7 @@ def test_plateau_takes_a_tensor_as_the_loss():
 
 
 @pytest.mark.parametrize("policy", LR_POLICIES)
-def test_state_survives_a_file_and_goes_on(policy):
+def test_state_survives_a_file_and_continues(policy):
     def advance(optimizer, scheduler, epochs):
         found = []
         for _ in range(epochs):

@@ -4,14 +4,49 @@ They are for CPUs; their norms and channels_last serve a GPU too. Only classes o
 parameters, hooks and state-dict keys stay. Nothing else in the program knows of them.
 """
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.networks.cpu_layers.memory_format import IN_CHANNELS_LAST
 from models.networks.cpu_layers.norms import BatchNorm2d, InstanceNorm2d
 from models.networks.cpu_layers.small_maps import DoublingConv, HalvingConv
 from models.networks.cpu_layers.winograd import Conv3x3
+from models.networks.discriminators import NLayerDiscriminator, PixelDiscriminator
+from models.networks.generators import ResnetGenerator, UnetGenerator
+
+
+class _ToChannelsLast(torch.autograd.Function):
+    """A copy of x in channels_last; the gradient comes out contiguous."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
+
+
+class _InChannelsLast(nn.Module):
+    """What the next base class computes, in channels_last inside and contiguous outside.
+
+    Somebody's own layers around such a network may not be ready for another memory format (torch's
+    instance norm is not, see norms.py). Not in hooks: torch.compile compiles those by themselves.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float64:  # for which no convolution is faster
+            return super().forward(x)
+        return super().forward(_ToChannelsLast.apply(x)).contiguous()
+
+
+IN_CHANNELS_LAST: dict[type, type] = {
+    net: type(f"{net.__name__}InChannelsLast", (_InChannelsLast, net), {"__module__": __name__})
+    for net in (ResnetGenerator, UnetGenerator, NLayerDiscriminator, PixelDiscriminator)
+}
+globals().update((kind.__name__, kind) for kind in IN_CHANNELS_LAST.values())  # for pickle
 
 NORMS: dict[type, type] = {nn.InstanceNorm2d: InstanceNorm2d, nn.BatchNorm2d: BatchNorm2d}
 CONVOLUTIONS: dict[tuple, type] = {  # class, size of the kernel, stride and padding
@@ -27,22 +62,18 @@ PLAIN |= {faster: plain for (plain, *_), faster in CONVOLUTIONS.items()}
 def swap_in(net: nn.Module, device: torch.device, precision: str, training: bool = True) -> None:
     """Let the networks of this program that are in `net` use the faster layers, in place.
 
-    In training they compute in channels_last where that is faster and harmless: in half precision,
-    and in float32 on a CPU unless a norm layer there is not exact in it (SyncBatchNorm, for one; so
-    call this after `distributed.wrap`). Somebody's own networks stay as they are.
-
-    Args:
-        net: a network; may be in DistributedDataParallel.
-        device: where it is.
-        precision: a name in `util.precision.PRECISIONS`.
-        training: False keeps the contiguous memory format, and so the last bit of each image.
+    In training they compute in channels_last where that is faster and harmless: in half precision
+    (a name in `util.precision.PRECISIONS`), and in float32 on a CPU unless a norm layer there is
+    not exact in it (SyncBatchNorm, for one; so call this after `distributed.wrap`). Without
+    `training` the memory format stays, and so the last bit of each image.
     """
     swap_out(net)
     for part in list(net.modules()):
         if type(part) in IN_CHANNELS_LAST:
             for layer in part.modules():
                 layer.__class__ = _faster(layer)
-            if training and _gains_by_channels_last(part, device.type, precision):
+            half = precision in ("bf16", "fp16") and device.type in ("cpu", "cuda")
+            if training and (half or (device.type == "cpu" and _is_exact_in_channels_last(part))):
                 part.__class__ = IN_CHANNELS_LAST[type(part)]
 
 
@@ -62,7 +93,5 @@ def _faster(layer: nn.Module) -> type[nn.Module]:
     return NORMS.get(kind, kind)
 
 
-def _gains_by_channels_last(net: nn.Module, device: str, precision: str) -> bool:
-    exact = all(isinstance(m, BatchNorm2d) or not isinstance(m, _BatchNorm) for m in net.modules())
-    half = precision in ("bf16", "fp16")
-    return (device == "cpu" and exact) or (device in ("cpu", "cuda") and half)
+def _is_exact_in_channels_last(net: nn.Module) -> bool:
+    return all(isinstance(m, BatchNorm2d) or not isinstance(m, _BatchNorm) for m in net.modules())
