@@ -13,50 +13,46 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from util.distributed import print0
+
 # Whose `forward` and visuals are known to treat each image by itself; a plug-in's may not.
-MODELS = ("test_model", "pix2pix_model", "cycle_gan_model", "colorization_model", "template_model")
-OWN = {"models.base_model", *(f"models.{name}" for name in MODELS)}
+OWN = {f"models.{m}_model" for m in "base test pix2pix cycle_gan colorization template".split()}
 METHODS = ("set_input", "forward", "test", "compute_visuals")
 LAYERS = ("torch.nn.modules.", "models.networks.", "models.inference.")
-DROPOUT = (
-    "draws the noise of dropout for a whole batch, so images differ from those of --batch_size 1 "
-    "as they do with another --seed; --eval tests without dropout"
-)
 
 Batch = dict[str, Any]
 
 
-class ImageBatches:
-    """Makes batches of images that a model tests as it would test them one by one.
+def image_batches(
+    model: Any, images: Iterable[Batch], size: int, compiled: bool
+) -> Iterator[Batch]:
+    """Batches that a model, ready to test, tests as it would test their images one by one.
+
+    A line says where that cannot be. Compiled networks want batches of one size: the last of a row
+    is filled up with copies of its last image.
 
     Args:
-        model: ready to test; its networks are prepared for batches of more than one.
+        model: its networks are prepared for batches, unless `size` is 1.
+        images: batches of one from a loader; no more than two batches of them are held.
         size: images in a batch, at most.
-        compiled: whether its networks are compiled, and so want batches of one size: the last of
-            a row is filled up with copies of its last image.
-
-    Attributes:
-        remark: what to say about the size that was asked for; None if nothing.
+        compiled: whether the networks of the model are.
     """
-
-    def __init__(self, model: Any, size: int, compiled: bool) -> None:
-        nets = list(model.named_networks().values())
-        obstacle = batching_obstacle(model, nets) if size > 1 else None
-        self.size, self.filled = 1 if obstacle else size, compiled
-        self.remark = f"stays at 1: {obstacle}" if obstacle else None
-        if self.size > 1:
-            normalize_per_image(nets)
-            if any(isinstance(m, _DropoutNd) and m.training and m.p for m in _modules(nets)):
-                self.remark = DROPOUT
-
-    def of(self, images: Iterable[Batch]) -> Iterator[Batch]:
-        """Batch `images`, batches of one from a loader; holds no more than two batches."""
-        if self.size == 1:
-            yield from images
-            return
-        for _, row in itertools.groupby(images, key=_shapes):
-            while group := list(itertools.islice(row, self.size)):
-                yield join(group, self.size if self.filled else len(group))
+    nets = list(model.named_networks().values())
+    obstacle = batching_obstacle(model, nets) if size > 1 else None
+    if obstacle:
+        print0(f"--batch_size {size} stays at 1: {obstacle}")
+    if obstacle or size == 1:
+        yield from images
+        return
+    normalize_per_image(nets)
+    if any(isinstance(m, _DropoutNd) and m.training and m.p for m in _modules(nets)):
+        print0(
+            f"--batch_size {size} draws the noise of dropout for a whole batch, so images differ "
+            "from those of --batch_size 1; --eval tests without dropout"
+        )
+    for _, row in itertools.groupby(images, key=_shapes):
+        while group := list(itertools.islice(row, size)):
+            yield join(group, size if compiled else len(group))
 
 
 def batching_obstacle(model: Any, nets: Iterable[nn.Module]) -> str | None:
