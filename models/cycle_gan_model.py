@@ -27,6 +27,8 @@ class CycleGANModel(BaseModel):
     """Two generators, each undoing the other, against two PatchGAN discriminators."""
 
     needs = ("A", "B")
+    idt_A: Tensor  # G_A(B), which identity compares with B
+    idt_B: Tensor
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:

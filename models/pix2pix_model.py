@@ -6,7 +6,7 @@ The noise of the paper is dropout in the generator, kept on when testing.
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ class Pix2PixModel(BaseModel):
     """A U-Net generator against a PatchGAN discriminator that sees input and output together."""
 
     needs = ("A", "B")
+    check_options = staticmethod(check_discriminator)
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
@@ -34,11 +35,6 @@ class Pix2PixModel(BaseModel):
             add = parser.add_argument
             add("--lambda_L1", type=float, default=100.0, least=0, help="weight of L1 loss")
         return parser
-
-    @staticmethod
-    def check_options(opt: Namespace) -> Iterator[str]:
-        """The crop must be large enough for the discriminator."""
-        return check_discriminator(opt)
 
     def __init__(self, opt: Namespace):
         super().__init__(opt)

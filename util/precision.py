@@ -8,8 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from util.choices import choose
-
 
 class Precision(NamedTuple):
     """A row of `PRECISIONS`."""
@@ -29,7 +27,7 @@ PRECISIONS = {
 
 def configure(device: torch.device, precision: str) -> None:
     """Set up this process for a name in `PRECISIONS`, once, before networks are built."""
-    row = choose(PRECISIONS, precision, "precision")
+    row = PRECISIONS[precision]
     torch.backends.cuda.matmul.allow_tf32 = row.tf32
     torch.backends.cudnn.allow_tf32 = row.tf32
     if device.type == "cpu":
@@ -54,10 +52,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     Casts of weights are not kept for the next call: one made before an optimizer's step, or
     without gradients, would be wrong after it, and a step has both.
     """
-    row = choose(PRECISIONS, precision, "precision")
-    if row.dtype is None:
-        return nullcontext()
-    return torch.autocast(device.type, row.dtype, cache_enabled=False)
+    dtype = PRECISIONS[precision].dtype
+    return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext()
 
 
 def compile_networks(nets: Iterable[nn.Module], graphs: bool, fixed_shapes: bool) -> None:

@@ -48,10 +48,10 @@ class ChannelsLastNorm(nn.InstanceNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        affine = {"weight": self.weight, "bias": self.bias, "eps": self.eps}
+        weight, bias, eps = self.weight, self.bias, self.eps
         if input.device.type != "cpu":
-            return F.instance_norm(input, **affine)
+            return F.instance_norm(input, weight=weight, bias=bias, eps=eps)
         if input[0, 0].numel() >= MANY_PIXELS:
-            return F.group_norm(input, input.shape[1], **affine)
-        alone = input.split(1)
-        return torch.cat([F.batch_norm(x, None, None, training=True, **affine) for x in alone])
+            return F.group_norm(input, input.shape[1], weight, bias, eps)
+        images = input.split(1)
+        return torch.cat([F.batch_norm(x, None, None, weight, bias, True, 0, eps) for x in images])
