@@ -366,12 +366,12 @@ def pixels_held():
 @pytest.mark.parametrize("batch_size", ["1", "4"])
 def test_memory_does_not_grow_with_the_number_of_images(batch_size, here, tmp_path, monkeypatch):
     checkpoint(ngf=1)
-    add, held = ImageWriter.add, []
+    add, held, before = ImageWriter.add, [], pixels_held()
 
     def counting(self, copy, paths):
         add(self, copy, paths)
         if paths[-1].name == "last_fake.png":
-            held.append(pixels_held())
+            held.append(pixels_held() - before)
 
     monkeypatch.setattr(ImageWriter, "add", counting)
     argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "1", "--no_dropout"]
