@@ -6,9 +6,9 @@ The network options are read from what training saved beside the weights. The im
 go to results/NAME/PHASE_EPOCH.
 """
 
-import argparse
 import itertools
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from data import create_dataset
 from data.loader import Loader
 from models import create_model
 from models.base_model import BaseModel
-from models.inference import half_precision
-from models.inference.batching import ImageBatches
+from models.inference.batching import image_batches
+from models.inference.half_precision import halve
 from options.test_options import TestOptions, one_by_one
 from util import checkpoint, distributed, rng
 from util.precision import PRECISIONS, configure
@@ -35,41 +35,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     rng.seed_everything(opt.seed)  # pix2pix keeps its dropout when testing
     loader = create_dataset(one_by_one(opt))
     model = ready_model(opt)
-    batches = ImageBatches(model, opt.batch_size, opt.compile)
-    if batches.remark:
-        distributed.print0(f"--batch_size {opt.batch_size} {batches.remark}")
     folder = results_folder(opt)
     save_options(opt, folder)
-    count = test_images(model, loader, batches, opt, folder)
+    count = test_images(model, loader, opt, folder)
     distributed.print0(f"tested {count} images; the page is {folder / 'index.html'}")
 
 
-def ready_model(opt: argparse.Namespace) -> BaseModel:
+def ready_model(opt: Namespace) -> BaseModel:
     """The model with its weights, in the mode and the precision to test it in."""
     model = create_model(opt)
     model.setup(opt)
     if opt.eval:
         model.eval()
-    half_precision.halve(model.named_networks().values(), PRECISIONS[opt.precision].dtype)
+    if dtype := PRECISIONS[opt.precision].dtype:
+        halve(model.named_networks().values(), dtype)
     return model
 
 
-def test_images(
-    model: BaseModel,
-    loader: Loader,
-    batches: ImageBatches,
-    opt: argparse.Namespace,
-    folder: Path,
-) -> int:
+def test_images(model: BaseModel, loader: Loader, opt: Namespace, folder: Path) -> int:
     """Write the results of the first --num_test images in one pass; returns how many.
 
     Workers load ahead and threads write behind; both queues are short, so that memory does not
     grow with the number of images.
     """
     count = int(min(len(loader), opt.num_test))
+    images = itertools.islice(loader, count)
     bar = tqdm(total=count, unit="image", disable=not sys.stderr.isatty())
     with Results(opt, folder) as results, bar:
-        for batch in batches.of(itertools.islice(loader, count)):
+        for batch in image_batches(model, images, opt.batch_size, opt.compile):
             model.set_input(batch)
             model.test()
             results.add(model.get_image_paths(), model.get_current_visuals())
@@ -77,7 +70,7 @@ def test_images(
     return count
 
 
-def results_folder(opt: argparse.Namespace) -> Path:
+def results_folder(opt: Namespace) -> Path:
     """Where the results go: results/NAME/PHASE_EPOCH, with _iterN for --load_iter."""
     suffix = f"_iter{opt.load_iter}" if opt.load_iter > 0 else ""
     folder = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{suffix}"

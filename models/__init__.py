@@ -3,7 +3,7 @@
 Dropping a file in adds a model; there is no list to edit. models/template_model.py is an example.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
 from models.base_model import BaseModel
@@ -19,11 +19,11 @@ def find_model_using_name(model_name: str) -> type[BaseModel]:
     return _registry.find(model_name)
 
 
-def get_option_setter(model_name: str) -> Callable:
+def get_option_setter(model_name: str) -> Callable[[ArgumentParser, bool], ArgumentParser]:
     """The model's modify_commandline_options."""
     return find_model_using_name(model_name).modify_commandline_options
 
 
-def create_model(opt: argparse.Namespace) -> BaseModel:
+def create_model(opt: Namespace) -> BaseModel:
     """Build the model that the options name; `setup` makes it ready."""
     return find_model_using_name(opt.model)(opt)

@@ -1,11 +1,10 @@
 """What every model shares: the contract of the project, and people's own models, is here."""
 
-import argparse
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,22 +12,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from models import networks, step
+from models.failures import images_named, shortage_explained
 from models.networks import cpu_layers, infer_options
 from models.networks.activation_checkpointing import checkpoint_activations
 from util import checkpoint, distributed, precision
 from util.checkpoint.train_state import stateful
 from util.errors import UserError
-
-HALF = (torch.bfloat16, torch.float16)
-
-
-def check_discriminator(opt: argparse.Namespace) -> Iterator[str]:
-    """For `check_options` of a model with a discriminator: what its training would stumble on."""
-    if not opt.isTrain or opt.netD not in networks.DISCRIMINATORS:
-        return
-    least = networks.DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D)
-    if "crop" in opt.preprocess and 0 < opt.crop_size < least:
-        yield f"--crop_size {opt.crop_size} is too small for --netD {opt.netD}; use {least} or more"
 
 
 class BaseModel(ABC):
@@ -38,18 +27,19 @@ class BaseModel(ABC):
 
     - `loss_names`: after a step the loss NAME is `self.loss_NAME`, a scalar tensor or number;
     - `model_names`: the network NAME is `self.netNAME`, saved as `{tag}_net_NAME.pth`;
-    - `visual_names`: after a step (or a test) the image NAME is `self.NAME`, (N, C, H, W) in
-      [-1, 1];
+    - `visual_names`: after a step or a test the image NAME is `self.NAME`, (N, C, H, W) in
+      [-1, 1]; with --accumulate, that of the last micro-batch;
     - `optimizers`: the LR scheduler drives each of them,
 
     and implements `set_input`, `forward` and `optimize_parameters`. models/template_model.py is a
     worked example. For --precision fp16 and --accumulate, `optimize_parameters` calls
     `self.backward(loss)` in place of `loss.backward()`; for the latter it does so for each of
-    `self.micro_batches()`, and `visual_sources` names the images that `compute_visuals` needs.
+    `self.micro_batches()`.
     """
 
-    def __init__(self, opt: argparse.Namespace):
-        """Remember the options; the subclass builds its networks after this."""
+    needs: tuple[str, ...] = ()  # what a sample must have: "A", "B"
+
+    def __init__(self, opt: Namespace):
         self.opt = opt
         self.isTrain = opt.isTrain
         self.device = opt.device
@@ -58,7 +48,6 @@ class BaseModel(ABC):
         self.loss_names: list[str] = []
         self.model_names: list[str] = []
         self.visual_names: list[str] = []
-        self.visual_sources: list[str] = []
         self.optimizers: list[torch.optim.Optimizer] = []
         self.schedulers: list[Any] = []
         self.image_paths: list[str] = []
@@ -68,21 +57,16 @@ class BaseModel(ABC):
         self._records_graphs = False  # compiled networks, in CUDA graphs
         self._micro_batches: step.MicroBatches | None = None  # in a step of `train_on`
         self._in_backward = False
-        self.gradient_scaler = step.GradientScaler(
-            opt.device.type, enabled=self.isTrain and precision.PRECISIONS[opt.precision].scaled
-        )
+        scaled = self.isTrain and precision.PRECISIONS[opt.precision].scaled
+        self.gradient_scaler = step.GradientScaler(opt.device.type, enabled=scaled)
 
     @staticmethod
-    def modify_commandline_options(
-        parser: argparse.ArgumentParser, is_train: bool
-    ) -> argparse.ArgumentParser:
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         """Add options of this model, and change defaults with `parser.set_defaults`."""
         return parser
 
-    needs: tuple[str, ...] = ()  # what a sample must have: "A", "B"
-
     @staticmethod
-    def check_options(opt: argparse.Namespace) -> Iterable[str]:
+    def check_options(opt: Namespace) -> Iterable[str]:
         """Sentences about options that cannot work with this model; none if all is well."""
         return ()
 
@@ -98,16 +82,15 @@ class BaseModel(ABC):
     def optimize_parameters(self) -> None:
         """Compute losses and gradients and update the weights: one step of training."""
 
-    def setup(self, opt: argparse.Namespace) -> None:
+    def setup(self, opt: Namespace) -> None:
         """Make the model ready: weights where asked for, device, ranks, faster layers."""
-        names = self.named_networks()
         weights_only = self.isTrain and opt.continue_train and opt.saved_run is None
         if not self.isTrain or weights_only:  # a training state has the weights, too
             self.load_networks(checkpoint.tag(opt))
         for net in self._modules():  # losses, and networks that are not saved, as well
             net.to(self.device)
         if self.isTrain:
-            for name, net in names.items():
+            for name, net in self.named_networks().items():
                 setattr(self, f"net{name}", distributed.wrap(net, norm=opt.norm))
         for net in self._modules():
             cpu_layers.swap_in(net, self.device, opt.precision, training=self.isTrain)
@@ -121,52 +104,40 @@ class BaseModel(ABC):
         """All there are, in lists and dicts as well, without their wrappers."""
         return [thing for _, thing in stateful(self) if isinstance(thing, nn.Module)]
 
-    def _prepare_step(self, opt: argparse.Namespace) -> None:
+    def _prepare_step(self, opt: Namespace) -> None:
         if opt.checkpoint_activations:
             for net in self._modules():
                 checkpoint_activations(net)
         step.fuse(self.optimizers)
         if opt.accumulate > 1 or self.gradient_scaler.is_enabled():
-            step.watch(self.optimizers, self._check_gradient, self._check_step)
+            step.watch(self)
         self.gradient_scaler.attach(self.optimizers)
         self.schedulers = [networks.get_scheduler(o, opt) for o in self.optimizers]
 
-    def _compile(self, opt: argparse.Namespace) -> None:
+    def _compile(self, opt: Namespace) -> None:
         fixed = self.isTrain and "crop" in opt.preprocess
-        if self.isTrain:
-            reason = precision.why_no_graphs(self.device, fixed, opt.accumulate)
-            self._records_graphs = reason is None
-            if self.device.type == "cuda" and reason:
-                distributed.print0(f"--compile: no CUDA graphs, because {reason}")
+        self._records_graphs = fixed and opt.accumulate == 1 and self.device.type == "cuda"
+        if self.isTrain and self.device.type == "cuda" and not self._records_graphs:
+            distributed.print0("--compile: no CUDA graphs, which need a crop and --accumulate 1")
         nets = map(distributed.unwrap, self.named_networks().values())
         precision.compile_networks(nets, self._records_graphs, fixed)
 
     def train_on(self, batch: Mapping[str, Any]) -> None:
-        """One step of training, as the options say.
-
-        Args:
-            batch: of the dataset.
-
-        Raises:
-            UserError: memory ran out, or an image has a size that a network cannot take.
-        """
-        opt = self.opt
-        size = opt.batch_size // opt.accumulate if opt.accumulate > 1 else None
-        if self._records_graphs:
-            precision.next_step()
-        with step.shortage_explained(opt, batch), step.images_named(self.get_image_paths):
-            self._micro_batches = step.MicroBatches(self, batch, size)
-            with precision.autocast(self.device, opt.precision):
+        """One step of training as the options say; UserError if memory or an image forbids it."""
+        if self._records_graphs:  # they may overwrite what the last step has made
+            torch.compiler.cudagraph_mark_step_begin()
+        with shortage_explained(self.opt, batch), images_named(self.get_image_paths):
+            self._micro_batches = step.MicroBatches(self, batch)
+            with precision.autocast(self.device, self.opt.precision):
                 self.optimize_parameters()
         self.gradient_scaler.update()
         self._micro_batches = None
 
     def micro_batches(self) -> Iterable[int]:
-        """The parts of the batch that --accumulate asks for, one after the other in the model.
+        """Numbers of the parts that --accumulate makes of the batch, each put into the model first.
 
-        For a loop in `optimize_parameters` around `forward` and `self.backward(loss)`, of a loss
-        that is a mean over images; `optimizer.step()` comes after the loop. Without --accumulate
-        the batch is one part.
+        The loop in `optimize_parameters` is around `forward` and `self.backward(loss)`, of a loss
+        that is a mean over images; `optimizer.step()` comes after it.
         """
         return self._micro_batches or (0,)
 
@@ -176,45 +147,27 @@ class BaseModel(ABC):
         return self._micro_batches is not None and len(self._micro_batches) > 1
 
     def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
-        """`loss.backward()`, of the loss as --precision fp16 and --accumulate need it.
-
-        Args:
-            loss: a scalar; scaled for float16, and weighted by the micro-batch's share of images.
-            retain_graph: as in torch.
-        """
-        weight = self._micro_batches.weight if self._micro_batches else 1
-        if weight is None:
+        """`loss.backward()` of a scalar, scaled for --precision fp16, weighted for --accumulate."""
+        share = self._micro_batches.share if self._micro_batches else 1
+        if share is None:
             raise step.wrong_step(self)
+        loss = self.gradient_scaler.scale(loss if share == 1 else loss * share)
         self._in_backward = True
-        self.gradient_scaler.scale(loss if weight == 1 else loss * weight).backward(
-            retain_graph=retain_graph
-        )
+        loss.backward(retain_graph=retain_graph)
         self._in_backward = False
 
-    def _check_gradient(self, parameter: Tensor) -> None:
-        if not self._in_backward:
-            raise step.wrong_step(self)
-
-    def _check_step(self, *_: Any) -> None:
-        if self._micro_batches and len(self._micro_batches) > 1 and self._micro_batches.weight:
-            raise step.wrong_step(self)
-
     def named_networks(self) -> Mapping[str, nn.Module]:
-        """The networks by name, read-only."""
+        """The networks by name."""
         return self._view("model_names", "net")
 
     def named_losses(self) -> Mapping[str, Tensor | float]:
-        """The losses of the last step by name, on the device, read-only."""
+        """The losses of the last step by name, on the device."""
         return self._view("loss_names", "loss_")
 
     def losses_so_far(self) -> dict[str, Tensor | float]:
         """As named_losses, without those that the first steps do not compute yet."""
         known = {name: getattr(self, f"loss_{name}", None) for name in self.loss_names}
         return {name: value for name, value in known.items() if value is not None}
-
-    def named_visuals(self) -> Mapping[str, Tensor]:
-        """The images of the last step or test by name, read-only."""
-        return self._view("visual_names", "")
 
     def _view(self, names: str, prefix: str) -> Mapping[str, Any]:
         """The one place where names turn into objects."""
@@ -225,7 +178,7 @@ class BaseModel(ABC):
                     f"{type(self).__name__}: {names} has {name!r}, but there is no "
                     f"self.{prefix}{name}; set it, or take the name out of {names}"
                 )
-        return MappingProxyType(found)
+        return found
 
     def eval(self) -> None:
         """Put the networks into evaluation mode."""
@@ -234,7 +187,7 @@ class BaseModel(ABC):
 
     def test(self) -> None:
         """Compute the output images and visuals, without gradients."""
-        with torch.no_grad(), step.images_named(self.get_image_paths):
+        with torch.no_grad(), images_named(self.get_image_paths):
             with precision.autocast(self.device, self.opt.precision):
                 self.forward()
             self.compute_visuals()
@@ -247,9 +200,16 @@ class BaseModel(ABC):
         return self.image_paths
 
     def end_step(self) -> None:
-        """Note what `update_learning_rate` needs of this step; the loop calls it after each."""
+        """Add this step's generator loss to the epoch's, which --lr_policy plateau follows.
+
+        `self.loss_G` where there is one, else the sum of all losses but the discriminators'.
+        """
         if self.opt.lr_policy == "plateau":
-            self._generator_loss_sum = self._generator_loss_sum + self._generator_loss()
+            losses = self.losses_so_far()
+            terms = [v for k, v in losses.items() if k != "D" and not k.startswith("D_")]
+            loss = self.loss_G if hasattr(self, "loss_G") else sum(terms)
+            with torch.no_grad():
+                self._generator_loss_sum = self._generator_loss_sum + loss
             self._generator_loss_count += 1
 
     def update_learning_rate(self) -> None:
@@ -258,45 +218,30 @@ class BaseModel(ABC):
             mean = self._generator_loss_sum / self._generator_loss_count
             self.metric = distributed.mean({"metric": mean})["metric"]
             self._generator_loss_sum, self._generator_loss_count = 0.0, 0
-        with (
-            warnings.catch_warnings()
-        ):  # a run may be resumed after an epoch's last step, before this
+        with warnings.catch_warnings():  # a run may resume between its last step and this
             warnings.filterwarnings("ignore", ".*before `optimizer.step", UserWarning)
             for scheduler in self.schedulers:
                 plateau = isinstance(scheduler, ReduceLROnPlateau)
                 scheduler.step(*([self.metric] if plateau else []))
-
-    def _generator_loss(self) -> Tensor | float:
-        """`self.loss_G` where there is one, else the sum of all losses but the discriminators'."""
-        if hasattr(self, "loss_G"):
-            terms = [self.loss_G]
-        else:
-            losses = self.named_losses()
-            terms = [v for k, v in losses.items() if k != "D" and not k.startswith("D_")]
-        return sum(term.detach() if isinstance(term, Tensor) else term for term in terms)
 
     def get_current_losses(self) -> dict[str, float]:
         """The losses of the last step as numbers, averaged over ranks; waits for the device."""
         losses = self.named_losses()
         for name, value in losses.items():
             if isinstance(value, Tensor) and value.numel() != 1:
-                raise UserError(
-                    f"{type(self).__name__}: self.loss_{name} has shape {tuple(value.shape)}; a "
-                    "loss is one number, so take its mean or sum"
-                )
+                raise UserError(f"self.loss_{name} has shape {tuple(value.shape)}; take its mean")
         return distributed.mean(losses)
 
     def get_current_visuals(self) -> dict[str, Tensor]:
         """The images of the last step or test by name, (N, C, H, W) in [-1, 1]."""
-        visuals = self.named_visuals()
-        return {k: v.float() if v.dtype in HALF else v for k, v in visuals.items()}
+        half, visuals = (torch.bfloat16, torch.float16), self._view("visual_names", "")
+        return {k: v.float() if v.dtype in half else v for k, v in visuals.items()}
 
     def save_networks(self, tag: str | int) -> None:
         """Save every network as `{tag}_net_{NAME}.pth`."""
         for name, net in self.named_networks().items():
-            checkpoint.save_weights(
-                net, checkpoint.weights_path(Path(self.save_dir), str(tag), name)
-            )
+            path = checkpoint.weights_path(Path(self.save_dir), str(tag), name)
+            checkpoint.save_weights(net, path)
 
     @distributed.main_only  # setup sends the weights to the other ranks
     def load_networks(self, tag: str | int) -> None:
@@ -311,8 +256,8 @@ class BaseModel(ABC):
         for name, net in self.named_networks().items():
             if verbose:
                 distributed.print0(str(net))
-            count = sum(p.numel() for p in net.parameters())
-            distributed.print0(f"network {name}: {count / 1e6:.3f} million parameters")
+            millions = sum(p.numel() for p in net.parameters()) / 1e6
+            distributed.print0(f"network {name}: {millions:.3f} million parameters")
 
     @staticmethod
     def set_requires_grad(

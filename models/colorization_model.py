@@ -1,6 +1,6 @@
 """Colorization: pix2pix from the lightness L of CIE Lab to its colours a and b."""
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 import torch
@@ -14,16 +14,14 @@ class ColorizationModel(Pix2PixModel):
     """pix2pix on the batches of the colorization dataset: A is L / 50 - 1, B is ab / 110."""
 
     @staticmethod
-    def modify_commandline_options(
-        parser: argparse.ArgumentParser, is_train: bool
-    ) -> argparse.ArgumentParser:
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         """The settings of pix2pix, with the colorization dataset."""
         Pix2PixModel.modify_commandline_options(parser, is_train)
         parser.set_defaults(dataset_mode="colorization")
         return parser
 
     @staticmethod
-    def check_options(opt: argparse.Namespace) -> Iterator[str]:
+    def check_options(opt: Namespace) -> Iterator[str]:
         """From one channel, L, to two, a and b."""
         yield from Pix2PixModel.check_options(opt)
         if (opt.input_nc, opt.output_nc, opt.direction) != (1, 2, "AtoB"):
@@ -33,11 +31,9 @@ class ColorizationModel(Pix2PixModel):
                 "with --dataset_mode colorization; leave these flags out"
             )
 
-    def __init__(self, opt: argparse.Namespace):
-        """Show the grey image, the true colours and the generated ones."""
+    def __init__(self, opt: Namespace):
         super().__init__(opt)
         self.visual_names = ["real_A", "real_B_rgb", "fake_B_rgb"]
-        self.visual_sources = ["real_B", "fake_B"]
 
     def compute_visuals(self) -> None:
         """Turn L with the real and with the generated ab into colour images."""
@@ -46,14 +42,6 @@ class ColorizationModel(Pix2PixModel):
 
     @staticmethod
     def to_rgb(lightness: Tensor, colour: Tensor) -> Tensor:
-        """Lab as the networks see it to RGB.
-
-        Args:
-            lightness: (N, 1, H, W) in [-1, 1].
-            colour: (N, 2, H, W) in [-1, 1].
-
-        Returns:
-            (N, 3, H, W) in [-1, 1].
-        """
+        """Lab as the networks see it, (N, 1, H, W) and (N, 2, H, W), to RGB; all in [-1, 1]."""
         lab = torch.cat(((lightness + 1) * 50, colour * 110), 1).detach()
         return lab_to_rgb(lab) * 2 - 1

@@ -8,8 +8,8 @@ G_A(A)), D_B is D_X. The generators minimise
     + lambda_identity (lambda_B |G_A(B) - B| + lambda_A |G_B(A) - A|)    (identity, section 5.2)
 """
 
-import argparse
 import itertools
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from models import networks
-from models.base_model import BaseModel, check_discriminator
-from models.step import batches_alike, call_batched, frozen
+from models.base_model import BaseModel
+from models.failures import check_discriminator
+from models.step import call_batched, frozen
 from util.image_pool import ImagePool
 
 
@@ -30,26 +31,19 @@ class CycleGANModel(BaseModel):
     idt_B: Tensor
 
     @staticmethod
-    def modify_commandline_options(
-        parser: argparse.ArgumentParser, is_train: bool
-    ) -> argparse.ArgumentParser:
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         """No dropout, as in the paper; the weights of the losses."""
         parser.set_defaults(no_dropout=True)
         if is_train:
+            help = "identity loss, as a share of the cycle's weight; 0 for none"
             add = parser.add_argument
             add("--lambda_A", type=float, default=10.0, least=0, help="weight of A to B to A")
             add("--lambda_B", type=float, default=10.0, least=0, help="weight of B to A to B")
-            add(
-                "--lambda_identity",
-                type=float,
-                default=0.5,
-                least=0,
-                help="identity loss, as a share of the cycle's weight; 0 for none",
-            )
+            add("--lambda_identity", type=float, default=0.5, least=0, help=help)
         return parser
 
     @staticmethod
-    def check_options(opt: argparse.Namespace) -> Iterator[str]:
+    def check_options(opt: Namespace) -> Iterator[str]:
         """The identity loss compares an output with an input, so their channels must agree."""
         yield from check_discriminator(opt)
         if opt.isTrain and opt.lambda_identity > 0 and opt.input_nc != opt.output_nc:
@@ -59,37 +53,25 @@ class CycleGANModel(BaseModel):
                 "use --lambda_identity 0 or equal numbers of channels"
             )
 
-    def __init__(self, opt: argparse.Namespace):
-        """Build the generators and, for training, discriminators, losses and optimizers."""
+    def __init__(self, opt: Namespace):
         super().__init__(opt)
         self.visual_names = ["real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B"]
         self.model_names = ["G_A", "G_B", "D_A", "D_B"] if self.isTrain else ["G_A", "G_B"]
-        self.netG_A = self._generator(opt.input_nc, opt.output_nc)
-        self.netG_B = self._generator(opt.output_nc, opt.input_nc)
+        generator = (opt.ngf, opt.netG, opt.norm, not opt.no_dropout, opt.init_type, opt.init_gain)
+        self.netG_A = networks.define_G(opt.input_nc, opt.output_nc, *generator)
+        self.netG_B = networks.define_G(opt.output_nc, opt.input_nc, *generator)
         if self.isTrain:
             self._build_training(opt)
 
-    def _generator(self, input_nc: int, output_nc: int) -> nn.Module:
-        opt = self.opt
-        return networks.define_G(
-            input_nc, output_nc, opt.ngf, opt.netG, opt.norm,
-            not opt.no_dropout, opt.init_type, opt.init_gain,
-        )  # fmt: skip
-
-    def _discriminator(self, input_nc: int) -> nn.Module:
-        opt = self.opt
-        return networks.define_D(
-            input_nc, opt.ndf, opt.netD, opt.n_layers_D, opt.norm, opt.init_type, opt.init_gain
-        )
-
-    def _build_training(self, opt: argparse.Namespace) -> None:
-        self._identities: tuple[Tensor, ...] | None = None  # made by forward on the way
+    def _build_training(self, opt: Namespace) -> None:
+        self._identities: list[Tensor] = []  # idt_A and idt_B, made by forward on the way
         self.loss_names = ["D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B"]
         if opt.lambda_identity > 0:
             self.visual_names = ["real_A", "fake_B", "rec_A", "idt_B"]
             self.visual_names += ["real_B", "fake_A", "rec_B", "idt_A"]
-        self.netD_A = self._discriminator(opt.output_nc)
-        self.netD_B = self._discriminator(opt.input_nc)
+        discriminator = (opt.ndf, opt.netD, opt.n_layers_D, opt.norm, opt.init_type, opt.init_gain)
+        self.netD_A = networks.define_D(opt.output_nc, *discriminator)
+        self.netD_B = networks.define_D(opt.input_nc, *discriminator)
         self.fake_A_pool = ImagePool(opt.pool_size)
         self.fake_B_pool = ImagePool(opt.pool_size)
         self.criterionGAN = networks.GANLoss(opt.gan_mode).to(self.device)
@@ -100,8 +82,8 @@ class CycleGANModel(BaseModel):
         self.optimizers = [self.optimizer_G, self.optimizer_D]
 
     def _adam(self, *nets: nn.Module) -> torch.optim.Adam:
-        parameters = itertools.chain(*(net.parameters() for net in nets))
-        return torch.optim.Adam(parameters, lr=self.opt.lr, betas=(self.opt.beta1, 0.999))
+        weights = itertools.chain(*(net.parameters() for net in nets))
+        return torch.optim.Adam(weights, lr=self.opt.lr, betas=(self.opt.beta1, 0.999))
 
     def set_input(self, input: Mapping[str, Any]) -> None:
         """Take an image of each set; --direction BtoA swaps the sets."""
@@ -111,26 +93,18 @@ class CycleGANModel(BaseModel):
         self.image_paths = input[f"{source}_paths"]
 
     def forward(self) -> None:
-        """Both translations, and both ways back; in training the identities on the way."""
-        nets = (self.netG_A, self.netG_B) if self.isTrain and torch.is_grad_enabled() else ()
-        if nets and all(batches_alike(net, self.real_A, self.real_B) for net in nets):
-            self._forward_in_three_calls()
-            return
-        self.fake_B = self.netG_A(self.real_A)
-        self.rec_A = self.netG_B(self.fake_B)
-        self.fake_A = self.netG_B(self.real_B)
-        self.rec_B = self.netG_A(self.fake_A)
+        """Both translations, and both ways back; in training the identities on the way.
 
-    def _forward_in_three_calls(self) -> None:
-        """What six calls compute: each network takes at once all that waits for it."""
-        identity = self.opt.lambda_identity > 0
+        A network takes at once what waits for it: three calls in place of six.
+        """
+        identity = self.isTrain and torch.is_grad_enabled() and self.opt.lambda_identity > 0
         own_A, own_B = ([self.real_A], [self.real_B]) if identity else ([], [])
         self.fake_B, *idt_A = call_batched(self.netG_A, self.real_A, *own_B)
         self.rec_A, self.fake_A, *idt_B = call_batched(
             self.netG_B, self.fake_B, self.real_B, *own_A
         )
         self.rec_B = self.netG_A(self.fake_A)
-        self._identities = (*idt_A, *idt_B) or None
+        self._identities = [*idt_A, *idt_B]
 
     def backward_D_basic(self, netD: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Half of D's loss on real and generated images, which slows D down (section 4)."""
@@ -173,7 +147,7 @@ class CycleGANModel(BaseModel):
         opt = self.opt
         if opt.lambda_identity <= 0:
             return 0.0, 0.0
-        batched, self._identities = self._identities, None
+        batched, self._identities = self._identities, []  # none of a subclass's own forward
         self.idt_A, self.idt_B = batched or (self.netG_A(self.real_B), self.netG_B(self.real_A))
         idt_A = self.criterionIdt(self.idt_A, self.real_B) * opt.lambda_B * opt.lambda_identity
         idt_B = self.criterionIdt(self.idt_B, self.real_A) * opt.lambda_A * opt.lambda_identity

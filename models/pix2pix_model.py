@@ -5,14 +5,15 @@
 The noise of the paper is dropout in the generator, kept on when testing.
 """
 
-import argparse
-from collections.abc import Iterator, Mapping
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from models import networks
-from models.base_model import BaseModel, check_discriminator
+from models.base_model import BaseModel
+from models.failures import check_discriminator
 from models.networks.activation_checkpointing import statistics_left_alone
 from models.step import call_batched, frozen
 from util import distributed
@@ -23,11 +24,10 @@ class Pix2PixModel(BaseModel):
     """A U-Net generator against a PatchGAN discriminator that sees input and output together."""
 
     needs = ("A", "B")
+    check_options = staticmethod(check_discriminator)
 
     @staticmethod
-    def modify_commandline_options(
-        parser: argparse.ArgumentParser, is_train: bool
-    ) -> argparse.ArgumentParser:
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         """The settings of the paper: batch norm, U-Net 256, aligned pairs, vanilla GAN and L1."""
         parser.set_defaults(norm="batch", netG="unet_256", dataset_mode="aligned")
         if is_train:
@@ -36,13 +36,7 @@ class Pix2PixModel(BaseModel):
             add("--lambda_L1", type=float, default=100.0, least=0, help="weight of L1 loss")
         return parser
 
-    @staticmethod
-    def check_options(opt: argparse.Namespace) -> Iterator[str]:
-        """The crop must be large enough for the discriminator."""
-        return check_discriminator(opt)
-
-    def __init__(self, opt: argparse.Namespace):
-        """Build the generator and, for training, the discriminator, losses and optimizers."""
+    def __init__(self, opt: Namespace):
         super().__init__(opt)
         self.model_names = ["G", "D"] if self.isTrain else ["G"]
         self.visual_names = ["real_A", "fake_B", "real_B"]
@@ -53,15 +47,15 @@ class Pix2PixModel(BaseModel):
         if self.isTrain:
             self._build_training(opt)
 
-    def _build_training(self, opt: argparse.Namespace) -> None:
+    def _build_training(self, opt: Namespace) -> None:
         self.loss_names = ["G_GAN", "G_L1", "D_real", "D_fake"]
         if opt.gan_mode == "wgangp":
             self.loss_names.append("D_gp")
-            if opt.norm in ("batch", "syncbatch"):
-                distributed.print0(
-                    f"--gan_mode wgangp with --norm {opt.norm}: the penalty is meant for a critic "
-                    "without batch norm (arXiv 1704.00028, section 4); --norm instance has none"
-                )
+        if opt.gan_mode == "wgangp" and opt.norm in ("batch", "syncbatch"):
+            distributed.print0(
+                f"--gan_mode wgangp with --norm {opt.norm}: the penalty is meant for a critic "
+                "without batch norm (arXiv 1704.00028, section 4); --norm instance has none"
+            )
         self.netD = networks.define_D(
             opt.input_nc + opt.output_nc, opt.ndf, opt.netD,
             opt.n_layers_D, opt.norm, opt.init_type, opt.init_gain,
@@ -111,23 +105,20 @@ class Pix2PixModel(BaseModel):
 
     def optimize_parameters(self) -> None:
         """One step of D, then one of G, which meets the new D."""
+        again = self.is_accumulating  # the graphs of G in all micro-batches would not fit
         self.optimizer_D.zero_grad()
         for _ in self.micro_batches():
-            self._forward_for_D()
+            if again:
+                with torch.no_grad(), statistics_left_alone(self.netG):
+                    self.forward()
+            else:
+                self.forward()
             self.backward_D()
         self.optimizer_D.step()
         with frozen(self.netD):
             self.optimizer_G.zero_grad()
             for _ in self.micro_batches():
-                if self.is_accumulating:
+                if again:
                     self.forward()
                 self.backward_G()
             self.optimizer_G.step()
-
-    def _forward_for_D(self) -> None:
-        """G(A), whose graph G's loss uses, too; the graphs of all micro-batches would not fit."""
-        if not self.is_accumulating:
-            self.forward()
-            return
-        with torch.no_grad(), statistics_left_alone(self.netG):
-            self.forward()

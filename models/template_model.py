@@ -4,7 +4,7 @@ Copy this file to models/my_own_model.py, call the class MyOwnModel, and train i
 `--model my_own`. Ranks, resume, logs and the page need nothing from you.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,9 +20,7 @@ class TemplateModel(BaseModel):
     needs = ("A", "B")
 
     @staticmethod
-    def modify_commandline_options(
-        parser: argparse.ArgumentParser, is_train: bool
-    ) -> argparse.ArgumentParser:
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         """Your own options, with `least` and more (options/parser.py), and better defaults."""
         parser.set_defaults(dataset_mode="aligned")
         if is_train:
@@ -31,8 +29,7 @@ class TemplateModel(BaseModel):
             )
         return parser
 
-    def __init__(self, opt: argparse.Namespace):
-        """Name losses, images and networks; build the networks; for training, the optimizers."""
+    def __init__(self, opt: Namespace):
         super().__init__(opt)
         self.loss_names = ["G"]  # self.loss_G, after a step
         self.visual_names = ["data_A", "output", "data_B"]  # self.data_A, …
@@ -43,9 +40,8 @@ class TemplateModel(BaseModel):
         )  # fmt: skip
         if self.isTrain:
             self.criterion = torch.nn.L1Loss()
-            self.optimizer = torch.optim.Adam(
-                self.netG.parameters(), lr=opt.lr, betas=(opt.beta1, 0.999)
-            )
+            betas = (opt.beta1, 0.999)
+            self.optimizer = torch.optim.Adam(self.netG.parameters(), lr=opt.lr, betas=betas)
             self.optimizers = [self.optimizer]
 
     def set_input(self, input: Mapping[str, Any]) -> None:

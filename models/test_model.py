@@ -1,6 +1,6 @@
 """One generator applied to one folder of images: `--model test`."""
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,24 +15,20 @@ class TestModel(BaseModel):
     needs = ("A",)
 
     @staticmethod
-    def modify_commandline_options(
-        parser: argparse.ArgumentParser, is_train: bool
-    ) -> argparse.ArgumentParser:
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         """One folder of images, and which of several generators."""
         parser.set_defaults(dataset_mode="single")
-        parser.add_argument(
-            "--model_suffix", default="", help="_A or _B: that generator of a CycleGAN"
-        )
+        help = "_A or _B: that generator of a CycleGAN"
+        parser.add_argument("--model_suffix", default="", help=help)
         return parser
 
     @staticmethod
-    def check_options(opt: argparse.Namespace) -> Iterator[str]:
+    def check_options(opt: Namespace) -> Iterator[str]:
         """This model cannot be trained."""
         if opt.isTrain:
             yield "--model test only tests; train with --model pix2pix or --model cycle_gan"
 
-    def __init__(self, opt: argparse.Namespace):
-        """Build the generator."""
+    def __init__(self, opt: Namespace):
         super().__init__(opt)
         self.visual_names = ["real", "fake"]
         self.model_names = [f"G{opt.model_suffix}"]

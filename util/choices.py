@@ -7,15 +7,9 @@ Row = TypeVar("Row")
 
 
 def choose(table: Mapping[str, Row], name: str, what: str) -> Row:
-    """The row called `name` in `table`.
+    """The row called `name`; ValueError with the choices if there is none.
 
-    Args:
-        table: name -> row.
-        name: what the caller asked for.
-        what: what the table lists, for the message, such as "norm".
-
-    Raises:
-        ValueError: no such row; the message names `what`, the value and the choices.
+    `what` is what the table lists, such as "norm".
     """
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}; choose one of: {', '.join(table)}")

@@ -2,13 +2,11 @@
 
 import ctypes
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-from util.choices import choose
 
 
 class Precision(NamedTuple):
@@ -28,31 +26,24 @@ PRECISIONS = {
 
 
 def configure(device: torch.device, precision: str) -> None:
-    """Set up this process; call it once, before networks are built.
-
-    Args:
-        device: what is trained or tested on.
-        precision: a name in `PRECISIONS`.
-    """
-    row = choose(PRECISIONS, precision, "precision")
+    """Set up this process for a name in `PRECISIONS`, once, before networks are built."""
+    row = PRECISIONS[precision]
     torch.backends.cuda.matmul.allow_tf32 = row.tf32
     torch.backends.cudnn.allow_tf32 = row.tf32
     if device.type == "cpu":
         keep_freed_memory()
 
 
-def keep_freed_memory() -> bool:
-    """Let the C library keep large freed blocks; returns whether it could be told to.
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks; other C libraries are left alone.
 
-    glibc gives every large tensor back to the kernel, which clears its pages anew each time. Other
-    C libraries are left alone.
+    It gives every large tensor back to the kernel, which clears its pages anew each time.
     """
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-    try:
+    with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    return bool(mallopt(M_MMAP_THRESHOLD, 2**30) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
@@ -61,10 +52,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     Casts of weights are not kept for the next call: one made before an optimizer's step, or
     without gradients, would be wrong after it, and a step has both.
     """
-    row = choose(PRECISIONS, precision, "precision")
-    if row.dtype is None:
-        return nullcontext()
-    return torch.autocast(device.type, row.dtype, cache_enabled=False)
+    dtype = PRECISIONS[precision].dtype
+    return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext()
 
 
 def compile_networks(nets: Iterable[nn.Module], graphs: bool, fixed_shapes: bool) -> None:
@@ -73,30 +62,16 @@ def compile_networks(nets: Iterable[nn.Module], graphs: bool, fixed_shapes: bool
     Args:
         nets: not in DistributedDataParallel, whose hooks then work as ever.
         graphs: record their kernels in CUDA graphs, because starting them one by one takes longer
-            than a batch of one image. Call `next_step` before each step then.
+            than a batch of one image. Before each step call
+            `torch.compiler.cudagraph_mark_step_begin` then.
         fixed_shapes: whether all images have one size.
     """
-    from torch._dynamo import config as settings  # takes a second, so not at the top
+    from torch._dynamo import config  # takes a second, so not at the top
 
-    limit = "recompile_limit" if hasattr(settings, "recompile_limit") else "cache_size_limit"
-    setattr(settings, limit, 64)  # networks of one class share it: 8 would be too few
+    config.cache_size_limit = 64  # networks of one class share it: 8 would be too few
     mode = "reduce-overhead" if graphs else None
     for net in nets:
         net.compile(dynamic=False if fixed_shapes else None, mode=mode)
-
-
-def why_no_graphs(device: torch.device, fixed_shapes: bool, accumulate: int) -> str | None:
-    """What keeps compiled networks from being recorded in CUDA graphs; None if nothing does."""
-    if device.type != "cuda":
-        return "there is no CUDA"
-    if not fixed_shapes:
-        return "the images have several sizes (--preprocess without crop)"
-    return "gradients of micro-batches are added up (--accumulate)" if accumulate > 1 else None
-
-
-def next_step() -> None:
-    """Tell CUDA graphs that what the last step has made may be overwritten."""
-    torch.compiler.cudagraph_mark_step_begin()
 
 
 def eagerly(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -5,69 +5,62 @@ those of its image, so batch norm is instance norm there, and can be that in any
 """
 
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import Any, TypeGuard
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from util.distributed import print0
+
 # Whose `forward` and visuals are known to treat each image by itself; a plug-in's may not.
-MODELS = ("test_model", "pix2pix_model", "cycle_gan_model", "colorization_model", "template_model")
-OWN = {"models.base_model", *(f"models.{name}" for name in MODELS)}
+OWN = {f"models.{m}_model" for m in "base test pix2pix cycle_gan colorization template".split()}
 METHODS = ("set_input", "forward", "test", "compute_visuals")
 LAYERS = ("torch.nn.modules.", "models.networks.", "models.inference.")
 
 Batch = dict[str, Any]
 
 
-class ImageBatches:
-    """Makes batches of images that a model tests as it would test them one by one.
+def image_batches(
+    model: Any, images: Iterable[Batch], size: int, compiled: bool
+) -> Iterator[Batch]:
+    """Batches that a model, ready to test, tests as it would test their images one by one.
+
+    A line says where that cannot be. Compiled networks want batches of one size: the last of a row
+    is filled up with copies of its last image.
 
     Args:
-        model: ready to test.
+        model: its networks are prepared for batches, unless `size` is 1.
+        images: batches of one from a loader; no more than two batches of them are held.
         size: images in a batch, at most.
-        compiled: whether its networks are compiled, and so want batches of one size: the last of
-            a row is filled up with copies of its last image.
-
-    Attributes:
-        remark: what to say about the size that was asked for; None if nothing.
+        compiled: whether the networks of the model are.
     """
-
-    def __init__(self, model: Any, size: int, compiled: bool) -> None:
-        """Prepare the networks of `model`; those of batches of one stay as they are."""
-        nets = list(model.named_networks().values())
-        obstacle = batching_obstacle(model, nets) if size > 1 else None
-        self.size, self.filled = 1 if obstacle else size, compiled
-        self.remark = f"stays at 1: {obstacle}" if obstacle else None
-        if self.size > 1:
-            normalize_per_image(nets)
-            if any(isinstance(m, _DropoutNd) and m.training and m.p for m in _modules(nets)):
-                self.remark = (
-                    "draws the noise of dropout for a whole batch, so images differ from those of "
-                    "--batch_size 1 as they do with another --seed; --eval tests without dropout"
-                )
-
-    def of(self, images: Iterable[Batch]) -> Iterator[Batch]:
-        """Batch `images`, batches of one from a loader; holds no more than two batches."""
-        if self.size == 1:
-            yield from images
-            return
-        for _, row in itertools.groupby(images, key=_shapes):
-            while group := list(itertools.islice(row, self.size)):
-                yield join(group, self.size if self.filled else len(group))
+    nets = list(model.named_networks().values())
+    obstacle = batching_obstacle(model, nets) if size > 1 else None
+    if obstacle:
+        print0(f"--batch_size {size} stays at 1: {obstacle}")
+    if obstacle or size == 1:
+        yield from images
+        return
+    normalize_per_image(nets)
+    if any(isinstance(m, _DropoutNd) and m.training and m.p for m in _modules(nets)):
+        print0(
+            f"--batch_size {size} draws the noise of dropout for a whole batch, so images differ "
+            "from those of --batch_size 1; --eval tests without dropout"
+        )
+    for _, row in itertools.groupby(images, key=_shapes):
+        while group := list(itertools.islice(row, size)):
+            yield join(group, size if compiled else len(group))
 
 
 def batching_obstacle(model: Any, nets: Iterable[nn.Module]) -> str | None:
     """Why images must be tested one by one, the end of a sentence; None where they need not."""
-    if not {getattr(type(model), name).__module__ for name in METHODS} <= OWN:
-        return f"{type(model).__name__} may look at all images of a batch at once"
     foreign = unsupported_modules(nets)
-    return (
-        f"the networks hold {foreign}, which may look at all of a batch at once" * bool(foreign)
-        or None
-    )
+    if not {getattr(type(model), name).__module__ for name in METHODS} <= OWN:
+        foreign = type(model).__name__
+    return f"{foreign} may look at all images of a batch at once" if foreign else None
 
 
 def unsupported_modules(nets: Iterable[nn.Module]) -> str:
@@ -81,7 +74,7 @@ def _is_supported(module: nn.Module) -> bool:
     return type(module).__module__.startswith(LAYERS)
 
 
-def _mixes_images(module: nn.Module) -> TypeGuard[_BatchNorm]:
+def _mixes_images(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
 
 
@@ -93,22 +86,22 @@ def normalize_per_image(nets: Iterable[nn.Module]) -> None:
     """Replace batch norm that uses the statistics of a batch by those of each image, in place."""
     for parent in _modules(nets):
         for name, norm in parent.named_children():
-            if _mixes_images(norm):
+            if isinstance(norm, _BatchNorm) and _mixes_images(norm):
                 per_image = nn.InstanceNorm2d(norm.num_features, norm.eps, affine=norm.affine)
                 per_image.weight, per_image.bias = norm.weight, norm.bias
                 setattr(parent, name, per_image)
 
 
-def _shapes(batch: Mapping[str, Any]) -> Hashable:
+def _shapes(batch: Batch) -> Hashable:
     """What must be equal to batch an image with another."""
     return tuple((k, v.shape) for k, v in batch.items() if isinstance(v, Tensor))
 
 
 def join(group: list[Batch], size: int) -> Batch:
     """One batch of several; tensors are filled up to `size` images, lists are not."""
-    filling = [group[-1]] * (size - len(group))
+    filled = [*group, *[group[-1]] * (size - len(group))]
     return {
-        key: torch.cat([part[key] for part in [*group, *filling]])
+        key: torch.cat([part[key] for part in filled])
         if isinstance(value, Tensor)
         else [item for part in group for item in part[key]]
         for key, value in group[0].items()

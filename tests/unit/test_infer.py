@@ -17,7 +17,6 @@ from torch import nn
 import test
 from models import networks
 from models.inference import batching, half_precision
-from models.inference.batching import ImageBatches
 from models.networks.generators import ResnetGenerator, UnetGenerator
 from util.errors import UserError
 from util.reports import image_writer
@@ -50,9 +49,9 @@ def difference(some, others):
 # ---- what a plain loop would write -----------------------------------------------------------
 
 
-def plain_pictures(net, files, size):
+def plain_images(net, files, size):
     """Batch 1, float32, one after the other, with nothing of util/."""
-    pictures = {}
+    images = {}
     for path in files:
         image = Image.open(path).convert("RGB")
         if image.width == 2 * image.height:
@@ -62,18 +61,18 @@ def plain_pictures(net, files, size):
         x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad():
             y = net((x - 0.5) / 0.5)[0].permute(1, 2, 0).numpy()
-        pictures[path.stem] = ((y + 1) / 2 * 255).clip(0, 255).astype(np.uint8)
-    return pictures
+        images[path.stem] = ((y + 1) / 2 * 255).clip(0, 255).astype(np.uint8)
+    return images
 
 
-def test_the_default_writes_the_pictures_of_a_plain_loop(here, tmp_path):
+def test_the_default_writes_the_images_of_a_plain_loop(here, tmp_path):
     write_pictures(tmp_path / "set", 3)
     net = checkpoint()
     argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "4", "--no_dropout"]
     written = run(tmp_path / "set", "r", *argv, "--crop_size", "32")
-    expected = plain_pictures(net, sorted((tmp_path / "set").iterdir()), 32)
-    for stem, picture in expected.items():
-        assert np.array_equal(written[f"{stem}_fake.png"], picture)
+    expected = plain_images(net, sorted((tmp_path / "set").iterdir()), 32)
+    for stem, image in expected.items():
+        assert np.array_equal(written[f"{stem}_fake.png"], image)
 
 
 def test_the_dropout_of_pix2pix_is_drawn_as_by_a_plain_loop(here, tmp_path):
@@ -83,12 +82,12 @@ def test_the_dropout_of_pix2pix_is_drawn_as_by_a_plain_loop(here, tmp_path):
     alone = run(tmp_path / "d", "alone", *argv)
     torch.manual_seed(3)
     networks.define_G(3, 3, 2, "unet_128", "batch", True)  # draws its weights first
-    expected = plain_pictures(net, sorted((tmp_path / "d" / "test").iterdir()), 128)
-    for stem, picture in expected.items():
-        rounding = abs(alone[f"{stem}_fake_B.png"].astype(int) - picture).max()
+    expected = plain_images(net, sorted((tmp_path / "d" / "test").iterdir()), 128)
+    for stem, image in expected.items():
+        rounding = abs(alone[f"{stem}_fake_B.png"].astype(int) - image).max()
         assert rounding <= 1  # of faster layers
     torch.manual_seed(4)
-    other = plain_pictures(net, sorted((tmp_path / "d" / "test").iterdir()), 128)
+    other = plain_images(net, sorted((tmp_path / "d" / "test").iterdir()), 128)
     assert abs(other["1"].astype(int) - expected["1"]).max() > 20  # dropout matters here
 
 
@@ -266,11 +265,11 @@ def test_norms_of_single_images(kind, side):
         alone = torch.cat([net(x[i : i + 1]) for i in range(3)])
         batching.normalize_per_image([net])
         torch.testing.assert_close(net(x), alone, atol=1e-5, rtol=1e-5)
-        last = half_precision.ChannelsLastNorm(net[0])
-        torch.testing.assert_close(last(x), alone, atol=1e-5, rtol=1e-5)
+        net[0].__class__ = half_precision.ChannelsLastNorm
+        torch.testing.assert_close(net(x), alone, atol=1e-5, rtol=1e-5)
 
 
-# ---- pictures --------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------
 
 
 def odd_values():
@@ -283,18 +282,18 @@ def odd_values():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_pictures_are_those_of_numpy(channels, dtype):
+def test_pixels_are_those_of_numpy(channels, dtype):
     images = odd_values()[:, :channels].to(dtype)
     with np.errstate(over="ignore"):
-        for image, picture in zip(images, to_uint8(images).numpy(), strict=True):
+        for image, pixels in zip(images, to_uint8(images).numpy(), strict=True):
             levels = np.nan_to_num(image.float().numpy())
             expected = ((levels + 1) / 2.0 * 255.0).clip(0, 255).astype(np.uint8)
             expected = expected.repeat(3 // channels, 0).transpose(1, 2, 0)
-            assert np.array_equal(picture, expected)
+            assert np.array_equal(pixels, expected)
             assert np.array_equal(tensor2im(image), expected)
 
 
-def pictures(count=1):
+def black(count=1):
     return HostCopy(torch.zeros(count, 8, 8, 3, dtype=torch.uint8))
 
 
@@ -307,13 +306,13 @@ def test_what_a_writer_was_given_is_on_disk_after_its_block(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_writer_waits_rather_than_pile_up_pictures(tmp_path, monkeypatch):
+def test_a_writer_waits_rather_than_pile_up_images(tmp_path, monkeypatch):
     gate, waiting = threading.Semaphore(0), []
     monkeypatch.setattr(image_writer, "save_image", lambda *a: gate.acquire())
 
     def add_all(writer):
         for number in range(50):
-            writer.add(pictures(), [tmp_path / f"{number}.png"])
+            writer.add(black(), [tmp_path / f"{number}.png"])
             waiting.append(number)
 
     with ImageWriter(threads=2) as writer:
@@ -327,7 +326,7 @@ def test_a_writer_waits_rather_than_pile_up_pictures(tmp_path, monkeypatch):
     assert (at_rest, len(waiting)) == (2 * image_writer.QUEUE, 50)
 
 
-def test_a_picture_that_cannot_be_written_is_one_message_and_no_page(here, tmp_path, monkeypatch):
+def test_an_image_that_cannot_be_written_is_one_message_and_no_page(here, tmp_path, monkeypatch):
     write_pictures(tmp_path / "set", 40)
     checkpoint()
 
@@ -341,9 +340,9 @@ def test_a_picture_that_cannot_be_written_is_one_message_and_no_page(here, tmp_p
     assert not list(Path("r/n/test_latest").glob("index*"))
 
 
-def test_an_error_of_the_last_picture_is_raised_too(tmp_path):
+def test_an_error_of_the_last_image_is_raised_too(tmp_path):
     with pytest.raises(UserError, match="cannot write .*nowhere"), ImageWriter() as writer:
-        writer.add(pictures(), [tmp_path / "nowhere" / "1.png"])
+        writer.add(black(), [tmp_path / "nowhere" / "1.png"])
 
 
 def test_an_interrupt_drops_what_waits(tmp_path, monkeypatch):
@@ -352,7 +351,7 @@ def test_an_interrupt_drops_what_waits(tmp_path, monkeypatch):
     monkeypatch.setattr(image_writer, "save_image", slow)
     with pytest.raises(KeyboardInterrupt), ImageWriter(threads=1) as writer:
         for number in range(image_writer.QUEUE):
-            writer.add(pictures(), [tmp_path / f"{number}.png"])
+            writer.add(black(), [tmp_path / f"{number}.png"])
         raise KeyboardInterrupt
     assert len(saved) <= 2
 
@@ -367,12 +366,12 @@ def pixels_held():
 @pytest.mark.parametrize("batch_size", ["1", "4"])
 def test_memory_does_not_grow_with_the_number_of_images(batch_size, here, tmp_path, monkeypatch):
     checkpoint(ngf=1)
-    add, held = ImageWriter.add, []
+    add, held, before = ImageWriter.add, [], pixels_held()
 
     def counting(self, copy, paths):
         add(self, copy, paths)
         if paths[-1].name == "last_fake.png":
-            held.append(pixels_held())
+            held.append(pixels_held() - before)
 
     monkeypatch.setattr(ImageWriter, "add", counting)
     argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "1", "--no_dropout"]
@@ -412,6 +411,6 @@ def test_images_are_held_one_batch_at_a_time():
 
     model = TestModel.__new__(TestModel)
     model.named_networks = lambda: {"G": net}
-    stream = ImageBatches(model, 4, compiled=False).of(images())
+    stream = batching.image_batches(model, images(), 4, compiled=False)
     assert next(stream)["A_paths"] == ["0", "1", "2", "3"]
     assert len(read) <= 5

@@ -28,7 +28,7 @@ def build(name, *more):
 
 
 def batch(seed, count=2):
-    """Two random pictures a side, different for every seed."""
+    """Two random images a side, different for every seed."""
     numbers = torch.Generator().manual_seed(seed)
     a, b = torch.rand(2, count, 3, 32, 32, generator=numbers, dtype=torch.float64) * 2 - 1
     return {"A": a, "B": b, "A_paths": ["a"] * count, "B_paths": ["b"] * count}
@@ -80,7 +80,7 @@ def test_wgangp_discriminator_minimises_half_of_critic_loss_and_penalty(name, di
 
 
 def step(model, seed):
-    """One step on random pictures; returns what the discriminators were, and could be, shown."""
+    """One step on random images; returns what the discriminators were, and could be, shown."""
     model.set_input(batch(seed, count=1))
     before = copy.deepcopy(dict(model.named_networks()))
     model.optimize_parameters()

@@ -33,7 +33,7 @@ class TwoHeadModel(BaseModel):
     def __init__(self, opt):
         BaseModel.__init__(self, opt)
         self.loss_names = ['rec', 'edge']
-        self.visual_names = ['picture', 'smooth']
+        self.visual_names = ['image', 'smooth']
         self.model_names = ['Encoder', 'Head']
         self.netEncoder = networks.define_G(opt.input_nc, 4, opt.ngf, opt.netG, opt.norm,
                                             not opt.no_dropout, opt.init_type, opt.init_gain,
@@ -46,14 +46,14 @@ class TwoHeadModel(BaseModel):
             self.optimizers.append(self.optimizer)
 
     def set_input(self, input):
-        self.picture = input['A'].to(self.device)
+        self.image = input['A'].to(self.device)
         self.image_paths = input['A_paths']
 
     def forward(self):
-        self.smooth = self.netHead(self.netEncoder(self.picture))
+        self.smooth = self.netHead(self.netEncoder(self.image))
 
     def backward(self):
-        self.loss_rec = (self.smooth - self.picture).abs().mean() * self.opt.lambda_rec
+        self.loss_rec = (self.smooth - self.image).abs().mean() * self.opt.lambda_rec
         self.loss_edge = (self.smooth[..., 1:] - self.smooth[..., :-1]).abs().mean()
         (self.loss_rec + self.loss_edge).backward()
 
@@ -125,7 +125,7 @@ def test_a_model_and_a_data_set_from_the_contract_run_unchanged(plugged_in, alig
     assert list((folder / "web/images").glob("epoch002_smooth.png"))
     test.main([*argv, "--ramp_steps", "2"])
     written = {f.name for f in Path("results/n/test_latest/images").iterdir()}
-    assert written == {"1_picture.png", "1_smooth.png", "2_picture.png", "2_smooth.png"}
+    assert written == {"1_image.png", "1_smooth.png", "2_image.png", "2_smooth.png"}
 
 
 def test_a_plug_in_is_repeatable_without_knowing_it(plugged_in, aligned, here):
@@ -214,7 +214,7 @@ def test_a_subclass_of_pix2pix_with_habits_of_its_own(tmp_path, monkeypatch, ali
         sys.modules.pop("models.critic_model", None)
 
 
-def test_pictures_of_a_plug_in_may_be_grey(here):
+def test_images_of_a_plug_in_may_be_grey(here):
     from util.util import tensor2im
 
     grey = tensor2im(torch.zeros(1, 1, 4, 4))
