@@ -200,7 +200,6 @@ NO_STATE = {
     | {"format": 1, "progress": STATE["progress"] | {"epoch": True}},
     "options in a list": STATE | {"format": 1, "options": []},
     "no rank": STATE | {"format": 1, "ranks": []},
-    "ranks of numbers": STATE | {"format": 1, "ranks": [1]},
 }
 
 
