@@ -10,10 +10,9 @@ CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: a flag, a file, a folder.
+    """A mistake in what the user gave; programs end with its text and exit status 2.
 
-    Its text is the whole message: what was wrong, with the path or the flag and its value, and
-    what to do. Programs end with that message and exit status 2, without a traceback.
+    The text says what was wrong, with the path or the flag and its value, and what to do.
     """
 
 
@@ -23,11 +22,7 @@ class ImageSizeError(UserError):
 
 @contextmanager
 def one_message() -> Iterator[None]:
-    """Within this block, a program's whole run, a UserError is its message and exit status 2.
-
-    For the small programs in scripts/; train.py and test.py have `distributed.run`, which speaks
-    for all ranks.
-    """
+    """Within this block a UserError ends the program; `distributed.run` does that for all ranks."""
     try:
         yield
     except UserError as error:
@@ -36,13 +31,9 @@ def one_message() -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """A message for people in which no name can drive the terminal or fake a line of ours.
+    """A message in which no file name can drive the terminal or fake a line of ours.
 
-    Args:
-        text: may hold names of files, in which anything can stand.
-
-    Returns:
-        The text with controls as escapes; lines after the first are indented.
+    Control characters become escapes; lines after the first are indented.
     """
     return CONTROLS.sub(_escape, text).replace("\n", "\n  ")
 

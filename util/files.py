@@ -13,17 +13,17 @@ from util.errors import UserError
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], durable: bool = False) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is complete.
+    """A file that takes the place of `path` once it is complete; it has one writer at a time.
 
     Args:
-        path: what to write; it has one writer at a time.
+        path: what to write.
         durable: wait until the disk has it, so that not even a power cut loses it.
 
     Raises:
         OSError: it cannot be written; what was at `path` is still there.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished = _unfinished(path)
     try:
         with open(unfinished, "wb") as file:
             yield file
@@ -39,27 +39,30 @@ def atomic_write(path: str | os.PathLike[str], durable: bool = False) -> Iterato
         raise
 
 
-def copy(source: Path, path: Path, link: bool) -> None:
-    """Give the content of the whole file `source` another name, at once.
+def copy(source: Path, path: Path) -> None:
+    """Copy a whole file, at once."""
+    with open(source, "rb") as old, atomic_write(path, durable=True) as new:
+        shutil.copyfileobj(old, new)
 
-    Args:
-        source: a file that is there.
-        path: the other name.
-        link: share the space on disks that can; both must then be replaced, not written in place.
+
+def link(source: Path, path: Path) -> None:
+    """Give a file another name that shares its space; where the disk knows no links, a copy.
+
+    Both must then be replaced, never written in place.
     """
-    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished = _unfinished(path)
     unfinished.unlink(missing_ok=True)
     try:
-        if not link:
-            raise OSError(errno.EOPNOTSUPP, "not to be linked")
         os.link(source, unfinished)
     except OSError:
-        with open(source, "rb") as old, atomic_write(path, durable=True) as new:
-            shutil.copyfileobj(old, new)
-        return
+        return copy(source, path)
     os.replace(unfinished, path)
     unfinished.unlink(missing_ok=True)  # renaming a link to what is linked already does nothing
     _flush_folder(path.parent)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 def _flush_folder(folder: Path) -> None:
@@ -81,21 +84,15 @@ def explain_write_errors(path: str | os.PathLike[str], remedy: str = "") -> Iter
     try:
         yield
     except (OSError, RuntimeError) as caught:
-        error = _first_cause(caught)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        error: BaseException = caught
+        while not isinstance(error, OSError) and error.__context__:  # torch's writer stumbles over
+            error = error.__context__  # a full disk once more, with a RuntimeError about positions
+        reason = getattr(error, "strerror", None) or str(caught).partition("\n")[0]
         mend = "free some space, mend the permissions"
         if isinstance(error, FileNotFoundError) and not Path(path).parent.exists():
             reason, mend = f"the folder {Path(path).parent} is not there", "put it back"
-        otherwise = remedy or "choose another place (--checkpoints_dir, --results_dir)"
-        raise UserError(f"cannot write {path}: {reason}; {mend}, or {otherwise}") from None
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """Torch's writer stumbles over a full disk once more, with a RuntimeError about positions."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__context__
-    return cause or error
+        remedy = remedy or "choose another place (--checkpoints_dir, --results_dir)"
+        raise UserError(f"cannot write {path}: {reason}; {mend}, or {remedy}") from None
 
 
 def encoded(text: str) -> bytes:

@@ -10,23 +10,19 @@ from torch import Tensor
 class ImagePool:
     """Shows the discriminator older images too (Shrivastava et al. 2017, arXiv 1612.07828).
 
+    Args:
+        pool_size: how many images are kept; 0 for no buffer.
+
     Attributes:
-        images: the images kept, each (C, H, W), without gradient; all the state there is.
+        images: those kept, each (C, H, W), without gradient.
     """
 
     def __init__(self, pool_size: int):
-        """Start with an empty buffer.
-
-        Args:
-            pool_size: how many images are kept; 0 for no buffer.
-        """
         self.pool_size = pool_size
         self.images: list[Tensor] = []
 
     def query(self, images: Tensor) -> Tensor:
-        """Swap some of `images` for older ones.
-
-        Draws from Python's `random`, so that seeding it repeats the choice.
+        """Swap some of `images` for older ones; draws from Python's `random`.
 
         Args:
             images: (N, C, H, W), generator output in [-1, 1]; detached here.

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from util import distributed
 
+_shared = torch.Generator()  # its numbers are alike on all ranks
+
 
 def seed_everything(seed: int) -> None:
     """Seed what must be alike on all ranks: the initialisation, numbers drawn for the batch."""
@@ -28,29 +30,14 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-_shared = torch.Generator()
-
-
 def rand_of_batch(count: int) -> Tensor:
-    """Uniform random numbers for the samples of a batch, whatever the number of ranks.
-
-    Args:
-        count: samples on this rank, equal on all.
-
-    Returns:
-        (count,) float32 in [0, 1): this rank's part of what one process would draw for the batch
-        of all ranks.
-    """
+    """This rank's part, (count,) in [0, 1), of what one process would draw for the whole batch."""
     numbers = torch.rand(count * distributed.world_size(), generator=_shared)
-    return numbers[count * distributed.rank() : count * (distributed.rank() + 1)]
+    return numbers.chunk(distributed.world_size())[distributed.rank()]
 
 
 def get_state(device: torch.device) -> dict[str, Any]:
-    """The states of all generators that training draws from, as plain data and tensors.
-
-    Args:
-        device: where this rank trains.
-    """
+    """The states of all generators that training draws from, as plain data and tensors."""
     name, keys, *rest = np.random.get_state()
     states: dict[str, Any] = {
         "python": random.getstate(),

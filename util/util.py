@@ -1,4 +1,4 @@
-"""Small helpers, among them those that people's own model and dataset files import."""
+"""Images in and out, and folders: helpers that people's own files import too."""
 
 import os
 import zlib
@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from util.files import atomic_write, explain_write_errors
 
-# For the PNG writer; others ignore it. Photographs hardly repeat, so looking for more than runs of
-# equal bytes makes no smaller files (1 % either way) in 3x the time.
+# For the PNG writer; others ignore it. Looking for more than runs of equal bytes makes photographs
+# no smaller (1 % either way) in 3x the time.
 PNG = {"compress_type": zlib.Z_RLE}
 
 
@@ -57,54 +56,24 @@ def _levels(images: torch.Tensor) -> torch.Tensor:
 
 
 def save_image(image_numpy: np.ndarray, image_path: str, aspect_ratio: float = 1.0) -> None:
-    """Write an image; a reader never sees half a file.
+    """Write an image, whole or not at all; UserError if it cannot be written.
 
     Args:
         image_numpy: (H, W, 3) or (H, W), uint8.
-        image_path: where to; its suffix decides the format.
-        aspect_ratio: width over height of a pixel: 2 makes the image twice as wide, 0.5 twice
-            as high.
-
-    Raises:
-        UserError: the file cannot be written.
+        image_path: its suffix decides the format.
+        aspect_ratio: of a pixel: 2 makes the image twice as wide, 0.5 twice as high.
     """
     image = Image.fromarray(image_numpy)
-    width, height = image.size
-    if aspect_ratio > 1:
-        image = image.resize((int(width * aspect_ratio), height), Image.Resampling.BICUBIC)
-    elif aspect_ratio < 1:
-        image = image.resize((width, int(height / aspect_ratio)), Image.Resampling.BICUBIC)
+    if aspect_ratio != 1:
+        width, height = image.width * max(aspect_ratio, 1), image.height / min(aspect_ratio, 1)
+        image = image.resize((int(width), int(height)), Image.Resampling.BICUBIC)
     suffix = os.path.splitext(image_path)[1].lower()
     with explain_write_errors(image_path), atomic_write(image_path) as file:
         image.save(file, format=Image.registered_extensions().get(suffix, "PNG"), **PNG)
 
 
 def mkdirs(paths: str | Iterable[str]) -> None:
-    """Make a folder, or several, with the folders above; those that exist are left alone."""
+    """Make a folder, or several, with those above, unless they exist; UserError if that fails."""
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        mkdir(path)
-
-
-def mkdir(path: str) -> None:
-    """Make a folder, with those above it, unless it exists.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    with explain_write_errors(path):
-        os.makedirs(path, exist_ok=True)
-
-
-def diagnose_network(net: nn.Module, name: str = "network") -> None:
-    """Print the mean absolute gradient over the parameters of a network."""
-    gradients = [p.grad.abs().mean() for p in net.parameters() if p.grad is not None]
-    print(name)
-    print(float(torch.stack(gradients).mean()) if gradients else 0.0)
-
-
-def print_numpy(x: np.ndarray, val: bool = True, shp: bool = False) -> None:
-    """Print the statistics, and with `shp` the shape, of an array."""
-    if shp:
-        print(f"shape {x.shape}")
-    if val:
-        print(f"from {x.min():.4g} to {x.max():.4g}, mean {x.mean():.4g}, std {x.std():.4g}")
+        with explain_write_errors(path):
+            os.makedirs(path, exist_ok=True)

@@ -19,7 +19,7 @@ from models import networks
 from models.step import frozen
 from options.train_options import TrainOptions
 from util import devices, distributed, rng
-from util.distributed import ddp, messages, program, sync_batch_norm
+from util.distributed import ddp, program, sync_batch_norm
 from util.distributed import ranks as ranks_module
 from util.errors import UserError
 
@@ -489,7 +489,7 @@ def complaint(path):
     dist.barrier()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(heard):
         patch.setattr(ranks_module, "store", lambda: store)  # torchrun's, in a job
-        patch.setattr(messages.time, "sleep", stayed.append)
+        patch.setattr(program.time, "sleep", stayed.append)
         distributed.print_error_once(f"rank {dist.get_rank()} has a problem")
     return heard.getvalue().count("has a problem\n"), stayed
 

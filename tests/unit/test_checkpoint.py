@@ -32,19 +32,12 @@ def test_saved_weights_are_a_plain_state_dict_with_the_keys_of_the_original(netG
     assert type(state) is dict
 
 
-def test_weights_go_out_and_come_back(tmp_path):
-    net, other = generator(), generator()
-    checkpoint.save_weights(net, tmp_path / "a.pth")
-    checkpoint.load_weights(other, tmp_path / "a.pth")
-    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
-
-
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
-def test_prefixes_of_wrappers_are_stripped(prefix, tmp_path):
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_weights_load_without_the_prefixes_of_wrappers(prefix, tmp_path):
     net, other = generator(), generator()
     torch.save({prefix + key: value for key, value in net.state_dict().items()}, tmp_path / "a.pth")
     checkpoint.load_weights(other, tmp_path / "a.pth")
-    assert torch.equal(net.model[1].weight, other.model[1].weight)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
 
 def test_running_statistics_of_old_instance_norms_are_dropped(tmp_path):
@@ -200,7 +193,6 @@ NO_STATE = {
     | {"format": 1, "progress": STATE["progress"] | {"epoch": True}},
     "options in a list": STATE | {"format": 1, "options": []},
     "no rank": STATE | {"format": 1, "ranks": []},
-    "ranks of numbers": STATE | {"format": 1, "ranks": [1]},
 }
 
 
@@ -208,12 +200,6 @@ NO_STATE = {
 def test_what_is_no_training_state_says_so(case, tmp_path):
     torch.save(NO_STATE[case], tmp_path / "latest_train_state.pth")
     with pytest.raises(UserError, match="latest_train_state.pth holds no training state; remove"):
-        checkpoint.load_train_state(tmp_path, "latest")
-
-
-def test_a_state_of_a_newer_format_says_so(tmp_path):
-    torch.save(STATE | {"format": 2}, tmp_path / "latest_train_state.pth")
-    with pytest.raises(UserError, match="newer version"):
         checkpoint.load_train_state(tmp_path, "latest")
 
 

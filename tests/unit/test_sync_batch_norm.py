@@ -240,11 +240,12 @@ def test_convert_keeps_settings_parameters_and_buffers(layer):
         assert all(new[key] is tensor for key, tensor in old.items())
 
 
-def test_convert_of_a_net_that_is_a_batch_norm_itself():
+def test_convert_of_a_batch_norm_itself_once_and_again():
     layer = nn.BatchNorm2d(3)
-    converted = sync_batch_norm.convert(layer)
-    assert type(converted) is sync_batch_norm.SyncBatchNorm
-    assert converted.weight is layer.weight and converted.running_var is layer.running_var
+    once = sync_batch_norm.convert(layer)
+    for converted in (once, sync_batch_norm.convert(once)):
+        assert type(converted) is sync_batch_norm.SyncBatchNorm
+        assert converted.weight is layer.weight and converted.running_var is layer.running_var
 
 
 def test_convert_takes_what_the_user_converted_with_torch_and_leaves_instance_norm():
@@ -252,11 +253,6 @@ def test_convert_takes_what_the_user_converted_with_torch_and_leaves_instance_no
     sync, instance = sync_batch_norm.convert(net)
     assert type(sync) is sync_batch_norm.SyncBatchNorm
     assert type(instance) is nn.InstanceNorm2d
-
-
-def test_convert_twice_is_convert_once():
-    net = sync_batch_norm.convert(sync_batch_norm.convert(nn.Sequential(nn.BatchNorm2d(3))))
-    assert type(net[0]) is sync_batch_norm.SyncBatchNorm
 
 
 def test_checkpoints_of_batch_and_syncbatch_interchange():

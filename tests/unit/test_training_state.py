@@ -1,7 +1,6 @@
 """What a run resumes from: all that a model keeps, in plain data, for any number of ranks."""
 
 import enum
-import re
 import sys
 from collections import OrderedDict, namedtuple
 from pathlib import Path
@@ -246,7 +245,6 @@ class Image(torch.Tensor):
 
 
 Pair = namedtuple("Pair", "a b")
-TWICE = (1, 2)
 ORDERED = OrderedDict(a=1)
 ORDERED.attribute = [1]
 PLAIN = {
@@ -264,8 +262,6 @@ PLAIN = {
     "conjugate": ((torch.ones(2) * 1j).conj(), torch.ones(2) * -1j),
     "view": (torch.arange(6).view(2, 3).T[1:], torch.tensor([[1, 4], [2, 5]])),
     "empty": (torch.zeros(0, 3), torch.zeros(0, 3)),
-    "many": (tuple(range(20_000)), tuple(range(20_000))),
-    "the same tuple twice": ([TWICE, {TWICE: TWICE}], [(1, 2), {(1, 2): (1, 2)}]),
 }
 
 
@@ -535,12 +531,11 @@ MAY_CHANGE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("flags", MAY_CHANGE, ids=lambda flags: " ".join(flags))
-def test_what_may_change_or_stays_the_same_is_accepted(flags, trained):
-    extra = [] if "n_epochs" in flags[0] else ["--n_epochs", "7"]
-    start = ["--dataroot", trained, "--name", "n", "--continue_train"]
-    opt = parse(*start, *extra, *flags)
-    assert opt.continue_train and opt.epoch_count == 3
+def test_what_may_change_or_stays_the_same_is_accepted(trained):
+    for flags in MAY_CHANGE:
+        extra = [] if "n_epochs" in flags[0] else ["--n_epochs", "7"]
+        opt = parse("--dataroot", trained, "--name", "n", "--continue_train", *extra, *flags)
+        assert opt.continue_train and opt.epoch_count == 3, flags
 
 
 def test_resuming_from_an_earlier_epoch(trained, here):
@@ -580,11 +575,14 @@ def test_a_newer_format_is_refused(trained, capsys):
     assert "latest_train_state.pth is from a newer version" in message
 
 
-def test_another_torch_is_one_line(trained, here, capsys):
+def test_the_place_in_the_run_and_another_torch_are_a_line_each(trained, here, capsys):
     change_state(torch="1.99")
     train.main(command(trained, "--continue_train", "--n_epochs", "2"))
-    lines = [line for line in capsys.readouterr().out.splitlines() if "1.99" in line]
-    assert len(lines) == 1 and str(torch.__version__) in lines[0] and "bit for bit" in lines[0]
+    lines = capsys.readouterr().out.splitlines()
+    (version,) = [line for line in lines if "1.99" in line]
+    assert str(torch.__version__) in version and "bit for bit" in version
+    place = "continuing from checkpoints/n/latest_train_state.pth: epoch 3"
+    assert len([line for line in lines if place in line]) == 1
 
 
 def test_options_in_the_state_that_this_program_does_not_have_are_left_out(trained):
@@ -593,14 +591,6 @@ def test_options_in_the_state_that_this_program_does_not_have_are_left_out(train
     change_state(options=saved | {"of_the_future": 3, "ngf": "many", "lr": 0.01})
     opt = parse("--dataroot", trained, "--name", "n", "--continue_train", "--n_epochs", "5")
     assert not hasattr(opt, "of_the_future") and opt.ngf == 64 and opt.lr == 0.01
-
-
-def test_the_place_in_the_run_is_said_in_one_line(trained, here, capsys):
-    train.main(command(trained, "--continue_train", "--n_epochs", "2"))
-    said = capsys.readouterr().out
-    assert (
-        len(re.findall("continuing from checkpoints/n/latest_train_state.pth: epoch 3", said)) == 1
-    )
 
 
 class OneLayer:

@@ -1,9 +1,7 @@
 """Weights and training state on disk: the only package that writes or reads them.
 
-`{tag}_net_{NAME}.pth` holds a plain state dict with the keys of the original, which it and
-`torch.load(weights_only=True)` read. `{tag}_train_state.pth` holds by itself all that a run resumes
-from. Every file is written under a temporary name, flushed to disk and renamed, so a reader never
-sees half a file.
+`{tag}_net_{NAME}.pth` holds a plain state dict with the keys of the original;
+`{tag}_train_state.pth` holds by itself all that a run resumes from.
 """
 # ruff: noqa: F401, I001 (names to import from here)
 

@@ -3,6 +3,8 @@
 import argparse
 import glob
 import os
+import re
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from util import distributed
 from util.checkpoint.safe_load import screen
 from util.errors import UserError
-from util.files import atomic_write, copy, encoded, explain_write_errors
+from util.files import atomic_write, copy, encoded, explain_write_errors, link
 
 STATE = "_train_state.pth"
 
@@ -40,11 +42,9 @@ def state_path(directory: str | Path, tag: str) -> Path:
 @distributed.main_only
 def make_folder(path: Path) -> None:
     """Make a folder that can be written to; UserError if that cannot be."""
-    probe = Path(path) / ".writable.tmp"
     with explain_write_errors(path):
-        Path(path).mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
 
 
 @distributed.main_only
@@ -62,18 +62,13 @@ def save(value: Any, path: Path) -> None:
 
 
 def load(path: Path, mmap: bool = False) -> Any:
-    """torch.load onto the CPU, never running code from the file.
-
-    Args:
-        path: the file.
-        mmap: read the values of tensors when they are used.
+    """torch.load onto the CPU, never running code from the file; `mmap` as there.
 
     Raises:
         UserError: the file is missing, not readable, truncated, or holds more than plain data.
     """
-    path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}; {_what_is_there(path)}")
+        raise UserError(f"there is no checkpoint {path}; {_what_is_there(path.parent)}")
     try:
         screen(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -81,8 +76,8 @@ def load(path: Path, mmap: bool = False) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception:  # damaged bytes make torch's reader raise nearly anything
         raise UserError(
-            f"{path} is damaged, or is no checkpoint of tensors and plain data: what needs code to "
-            "be loaded is refused; copy the file again, or save it again as a state dict of tensors"
+            f"{path} is damaged, or holds more than tensors and plain data, which is refused; copy "
+            "the file again, or save it again as a state dict of tensors"
         ) from None
 
 
@@ -96,7 +91,7 @@ def copy_checkpoint(directory: Path, tag: str, other: str) -> None:
     for path in reversed(_files(directory, tag)):
         target = path.with_name(other + path.name.removeprefix(tag))
         with explain_write_errors(target):
-            copy(path, target, link=path.name.endswith(STATE))
+            (link if path.name.endswith(STATE) else copy)(path, target)
 
 
 @distributed.main_only
@@ -109,35 +104,24 @@ def set_aside(directory: Path) -> None:
 
 @distributed.main_only
 def prune(directory: Path, tag: str, keep: int) -> None:
-    """Remove older checkpoints of the kind of `tag`, epochs or iter_N.
-
-    Args:
-        directory: the experiment's folder.
-        tag: the newest, already on the disk; later ones, left from another run, stay too.
-        keep: how many stay, with the newest.
-    """
-    kind, newest = _kind(tag)
-    tags = {path.name.split("_net_")[0] for path in Path(directory).glob("*_net_*.pth")}
-    tags |= {path.name.removesuffix(STATE) for path in Path(directory).glob(f"*{STATE}")}
-    numbered = sorted((*_kind(other), other) for other in tags)
-    older = [other for k, number, other in numbered if k == kind and 0 <= number < newest]
-    for other in older[: max(0, len(older) - keep + 1)]:
+    """Of the checkpoints of the kind of `tag`, epochs or iter_N, leave `keep` and later ones."""
+    number = re.compile("(iter_)?([0-9]+)")
+    newest = number.fullmatch(tag)
+    if not newest:
+        return
+    tags = {re.split("_net_|_train_state", path.name)[0] for path in directory.glob("*.pth")}
+    kind = [match for match in map(number.fullmatch, tags) if match and match[1] == newest[1]]
+    older = sorted((int(m[2]), m[0]) for m in kind if int(m[2]) < int(newest[2]))
+    for _, other in older[::-1][keep - 1 :]:
         for path in reversed(_files(directory, other)):
             with explain_write_errors(path):
                 path.unlink(missing_ok=True)
 
 
-def _kind(tag: str) -> tuple[str, int]:
-    """("", 5) of "5", ("iter_", 1000) of "iter_1000"; -1 where there is no number."""
-    kind = "iter_" if tag.startswith("iter_") else ""
-    number = tag.removeprefix(kind)
-    return kind, int(number) if number.isascii() and number.isdecimal() else -1
-
-
 @distributed.main_only
 def remove_unfinished(directory: Path) -> None:
     """Remove what a killed run was writing."""
-    for path in Path(directory).glob(".*.pth.tmp"):
+    for path in directory.glob(".*.pth.tmp"):
         with suppress(OSError):
             path.unlink()
 
@@ -150,22 +134,21 @@ def size(directory: Path, tag: str) -> int:
 def _files(directory: Path, tag: str) -> list[Path]:
     """The files of a checkpoint, its training state last."""
     state = state_path(directory, tag)
-    weights = sorted(Path(directory).glob(f"{glob.escape(tag)}_net_*.pth"))
-    return weights + [state] * state.exists()
+    return sorted(directory.glob(f"{glob.escape(tag)}_net_*.pth")) + [state] * state.exists()
 
 
 def what_is_missing(directory: Path, tag: str) -> str | None:
     """A sentence where there is neither training state nor any weights of a checkpoint."""
     if _files(directory, tag):
         return None
-    path = state_path(directory, tag)
-    return f"there is no {path}, nor any {tag}_net_*.pth beside it; {_what_is_there(path)}"
+    state = state_path(directory, tag)
+    return f"there is no {state}, nor any {tag}_net_*.pth beside it; {_what_is_there(directory)}"
 
 
-def _what_is_there(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent} either; check --name and --checkpoints_dir"
-    found = sorted(file.name for file in path.parent.glob("*_net_*.pth"))
+def _what_is_there(directory: Path) -> str:
+    if not directory.is_dir():
+        return f"there is no folder {directory} either; check --name and --checkpoints_dir"
+    found = sorted(path.name for path in directory.glob("*_net_*.pth"))
     if not found:
         return "the folder holds no weights at all; check --name, or train first"
     shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")

@@ -1,9 +1,9 @@
 """The training state: collected from a model, put back, and its file.
 
-Nothing in a model has to be listed. Every attribute that has `state_dict` and `load_state_dict`
-is kept: networks, optimizers, LR schedulers, image pools, a gradient scaler; so is every number and
-every nn.Parameter that training has changed, such as a counter of steps. Random states, pools and
-numbers are kept for each rank, the rest once.
+In it, without being listed: the state of every attribute with `state_dict` and `load_state_dict`
+(networks, optimizers, LR schedulers, image pools, a gradient scaler), alone or in a list or dict;
+every number and nn.Parameter that training has changed; random states. Not in it: other tensors,
+strings, objects without these methods. Pools, numbers and random states are kept for each rank.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,31 +25,19 @@ from util.version import VERSION
 FORMAT = 1  # of the file
 COUNTERS = ("epoch", "position", "total_iters", "images")
 ALIKE = (nn.Module, torch.optim.Optimizer, LRScheduler, ReduceLROnPlateau)  # on all ranks
-NUMBER = (bool, int, float, np.bool_, np.integer, np.floating)
-PLAIN = (  # a subclass, such as an enum, would be code in a file
-    ((bool, np.bool_), bool), ((int, np.integer), int), ((float, np.floating), float),
-    (str, str.__str__),
-)  # fmt: skip
+NUMBER = (int, float, np.bool_, np.integer, np.floating)
 HOW_IT_IS_COMPUTED = ("fused", "foreach", "capturable", "differentiable")  # by the device at hand
 WITHOUT_IT = "remove it to start from the weights only"
 
 
 def save_train_state(directory: Path, tag: str, state: Mapping[str, Any]) -> None:
-    """Save what a run resumes from.
-
-    Args:
-        directory: the experiment's folder.
-        tag: the checkpoint this belongs to.
-        state: what `collect` returned, with "progress" (COUNTERS) and "options".
-    """
+    """Save what a run resumes from: what `collect` returned, with "progress" and "options"."""
     versions = {"format": FORMAT, "program": VERSION, "torch": str(torch.__version__)}
     save(versions | dict(state), state_path(directory, tag))
 
 
 def load_train_state(directory: Path, tag: str) -> dict[str, Any] | None:
     """What save_train_state saved, with versions; None if there is none, as with the original's.
-
-    Tensors are read from the disk when they are used.
 
     Raises:
         UserError: it cannot be read, or is no training state of this or an older version.
@@ -64,41 +52,33 @@ def load_train_state(directory: Path, tag: str) -> dict[str, Any] | None:
     version = state.get("format") if type(state) is dict else None
     if type(version) is int and version > FORMAT:
         raise UserError(f"{path} is from a newer version of this program; train on with that one")
-    if type(version) is not int or version != FORMAT or not _has_all_parts(state):
+    if type(version) is not int or version != FORMAT or not _has_progress(state):
         raise UserError(f"{path} holds no training state; {WITHOUT_IT}")
     return state
 
 
-def _has_all_parts(state: dict[str, Any]) -> bool:
+def _has_progress(state: dict[str, Any]) -> bool:
     """Whether what is read before a model is built is there; `restore` looks at the rest."""
-    ranks, progress = state.get("ranks"), state.get("progress", {})
-    tables = [progress, state.get("options"), state.get("objects")]
-    tables += ranks if type(ranks) is list and ranks else [None]
-    if any(type(table) is not dict for table in tables):
+    ranks, options, progress = (state.get(name) for name in ("ranks", "options", "progress"))
+    if type(ranks) is not list or type(options) is not dict or type(progress) is not dict:
         return False
-    return all(type(progress.get(name)) is int and progress[name] >= 0 for name in COUNTERS)
+    counts = [progress.get(name) for name in COUNTERS]
+    return bool(ranks) and all(type(count) is int and count >= 0 for count in counts)
 
 
 def stateful(model: object) -> Iterator[tuple[str, Any]]:
     """Every attribute with a state, and those in lists and dicts, once and by name."""
     seen: set[int] = set()
     for name, value in vars(model).items():
-        for key, thing in _parts(name, value):
-            has_state = hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
-            if not has_state or isinstance(thing, type):
-                continue
+        if isinstance(value, (list, tuple)):
+            value = dict(enumerate(value))
+        listed = isinstance(value, dict)
+        for key, thing in value.items() if listed else [("", value)]:
             thing = distributed.unwrap(thing)  # or its names would depend on the number of ranks
-            if id(thing) not in seen:
+            has_state = hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
+            if has_state and not isinstance(thing, type) and id(thing) not in seen:
                 seen.add(id(thing))
-                yield key, thing
-
-
-def _parts(name: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, (list, tuple)):
-        value = dict(enumerate(value))
-    if isinstance(value, dict):
-        return [(f"{name}.{key}", part) for key, part in value.items()]
-    return [(name, value)]
+                yield f"{name}.{key}" if listed else name, thing
 
 
 def numbers(model: object) -> dict[str, Any]:
@@ -119,12 +99,9 @@ def _same(value: Any, before: Any) -> bool:
 
 
 def collect(model: object, before: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The state of all ranks, on rank 0; call it on every rank.
+    """The state of all ranks, on rank 0; call it on every rank, between two steps.
 
-    Args:
-        model: between two steps.
-        before: its `numbers` before training; by them constants are told from counters.
-        device: of this rank.
+    By `before`, the model's `numbers` before training, constants are told from counters.
 
     Returns:
         "objects": name to state, alike on all ranks; "ranks": for each rank "objects", "numbers"
@@ -157,21 +134,24 @@ def plain(value: Any, name: str) -> Any:
     """
     if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
         return value.detach().as_subclass(Tensor).cpu()
-    for kinds, as_plain in PLAIN:
-        if isinstance(value, kinds):
-            return as_plain(value)
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None:
         return None
+    if isinstance(value, str):
+        return str.__str__(value)  # a subclass, such as an enum, would be code in a file
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
     if isinstance(value, dict):
-        keys = [plain(key, f"{name}, a key:") for key in value]
-        parts = [plain(part, f"{name}.{key}") for key, part in value.items()]
-        return dict(zip(keys, parts, strict=True))
+        pairs = value.items()
+        return {plain(k, f"{name}, a key:"): plain(v, f"{name}.{k}") for k, v in pairs}
     if isinstance(value, (list, tuple)):
         parts = [plain(part, f"{name}.{place}") for place, part in enumerate(value)]
         return parts if isinstance(value, list) else tuple(parts)
     raise UserError(
         f"the model's attribute {name} keeps a {type(value).__name__} in its state, which cannot "
-        "be saved safely; its state_dict() may have numbers, strings, tensors, lists and dicts"
+        "be saved; its state_dict() may have numbers, strings, tensors, lists and dicts"
     )
 
 
@@ -199,20 +179,20 @@ def restore(model: Any, state: Mapping[str, Any] | None) -> None:
     things = dict(stateful(model))
     with _damage_explained():
         dealt = deal(state["ranks"], distributed.world_size()) if state else []
-    mine = distributed.scatter(dealt)
-    alike = distributed.broadcast(state["objects"] if state else {})
+        alike = state["objects"] if state else {}
+    mine, alike = distributed.scatter(dealt), distributed.broadcast(alike)
     with _damage_explained():
         saved = alike | mine["objects"]
-        extra, missing = (saved.keys() - things.keys(), things.keys() - saved.keys())
-        if extra or missing:
-            ours, theirs = (", ".join(sorted(n)) or "nothing" for n in (missing, extra))
+        if saved.keys() != things.keys():
+            extra, missing = saved.keys() - things.keys(), things.keys() - saved.keys()
+            theirs, ours = (", ".join(sorted(names)) or "nothing" for names in (extra, missing))
             raise ValueError(f"it alone has {theirs}, {type(model).__name__} alone has {ours}")
         for name, thing in things.items():
             _load(thing, saved[name])
         for name, value in mine["numbers"].items():
             _set(model, name, value)
         for thing in things.values():
-            _follow_new_schedule(thing)
+            _follow_new_epochs(thing)
         (rng.set_state if mine["dealt"] else rng.set_shared_state)(mine["random"])
 
 
@@ -230,21 +210,21 @@ def _damage_explained() -> Iterator[None]:
 
 
 def deal(ranks: list[dict[str, Any]], world_size: int) -> list[dict[str, Any]]:
-    """The states of `ranks` for another number of them; the same where it is the same.
+    """The states of `ranks` for another number of them.
 
-    Image pools are shuffled like cards and dealt again. Sums over a rank's share become their
-    mean. A rank that there was not before draws random numbers of its own.
+    Images of the pools are dealt like cards, floats become their mean over the ranks, and a rank
+    that was not there before draws random numbers of its own.
     """
     if len(ranks) == world_size:
         return [rank | {"dealt": True} for rank in ranks]
-    values = {
-        name: [rank["numbers"][name] for rank in ranks if name in rank["numbers"]]
+    numbers = {
+        name: _mean([rank["numbers"][name] for rank in ranks if name in rank["numbers"]])
         for name in ranks[0]["numbers"]
     }
     return [
         {
             "objects": _deal_objects(ranks, place, world_size),
-            "numbers": {name: _mean(of_ranks) for name, of_ranks in values.items()},
+            "numbers": numbers,
             "random": ranks[place % len(ranks)]["random"],
             "dealt": place < len(ranks),
         }
@@ -263,20 +243,15 @@ def _deal_objects(ranks: list[dict[str, Any]], place: int, world_size: int) -> d
 
 
 def _mean(values: list[Any]) -> Any:
-    floats = [v for v in values if isinstance(v, float) or isinstance(v, Tensor) and _is_inexact(v)]
-    return sum(floats) / len(floats) if len(floats) == len(values) else values[0]  # a counter
-
-
-def _is_inexact(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
+    """Counters are alike on all ranks."""
+    floats = all(torch.as_tensor(value).is_floating_point() for value in values)
+    return sum(values) / len(values) if floats else values[0]
 
 
 def _load(thing: Any, state: Any) -> None:
     if isinstance(thing, torch.optim.Optimizer):
         groups = zip(state["param_groups"], thing.param_groups, strict=True)
-        kept = [
-            saved | {k: ours[k] for k in HOW_IT_IS_COMPUTED if k in ours} for saved, ours in groups
-        ]
+        kept = [old | {k: new[k] for k in HOW_IT_IS_COMPUTED if k in new} for old, new in groups]
         state = state | {"param_groups": kept}
     thing.load_state_dict(state)
 
@@ -292,13 +267,13 @@ def _set(model: Any, name: str, value: Any) -> None:
         setattr(model, name, value.to(model.device) if isinstance(value, Tensor) else value)
 
 
-def _follow_new_schedule(thing: Any) -> None:
-    """The saved learning rate is that of the old schedule; more epochs make it another one."""
-    if type(thing) is not LambdaLR:
+def _follow_new_epochs(scheduler: Any) -> None:
+    """The saved learning rate is that for the old number of epochs."""
+    if type(scheduler) is not LambdaLR:
         return
-    factors = [factor(thing.last_epoch) for factor in thing.lr_lambdas]
-    rates = [rate * factor for rate, factor in zip(thing.base_lrs, factors, strict=True)]
-    if rates != thing.get_last_lr():  # else the model may have changed it by itself
-        for group, rate in zip(thing.optimizer.param_groups, rates, strict=True):
+    pairs = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    rates = [rate * factor(scheduler.last_epoch) for rate, factor in pairs]
+    if rates != scheduler.get_last_lr():  # else the model may have changed it by itself
+        for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        thing._last_lr = rates
+        scheduler._last_lr = rates

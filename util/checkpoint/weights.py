@@ -29,10 +29,10 @@ def load_weights(
     """Load a state dict of this program or of the original into `net`, strictly.
 
     Args:
-        net: the network, wrapped or not.
+        net: wrapped or not.
         path: the file.
-        explain: given the network's state dict and the file's that does not fit, returns which
-            options are the likely cause.
+        explain: called with the network's state dict and the file's if that does not fit; returns
+            which options are the likely cause.
 
     Raises:
         UserError: as `load`, or the weights are of another architecture.
@@ -44,12 +44,11 @@ def load_weights(
     expected = net.state_dict()
     state = {k if k in expected else _strip(k): value for k, value in dict.items(found)}
     _drop_old_instance_norm(net, state)
-    problem = _mismatch(expected, state)
+    problem, hint = _mismatch(expected, state), ""
+    if problem and explain:
+        with suppress(Exception):  # weights so strange that nothing explains them
+            hint = explain(expected, state)
     if problem:
-        hint = ""
-        if explain:
-            with suppress(Exception):  # weights so strange that nothing explains them
-                hint = explain(expected, state)
         raise UserError(f"{path} does not fit the network: {problem}{hint}")
     net.load_state_dict(expected | state)
 
@@ -79,15 +78,15 @@ def _drop_old_instance_norm(net: nn.Module, state: dict[str, Tensor]) -> None:
 def _mismatch(expected: StateDict, found: StateDict) -> str | None:
     """What is wrong with `found`; None if it fits."""
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
-    if {key for key in missing if not key.endswith(SINCE_0_4_1)} or extra:
+    if extra or not all(key.endswith(SINCE_0_4_1) for key in missing):
         return f"{len(missing)} of its weights are missing, {len(extra)} are none of its"
-    for key, tensor in found.items():
-        if tensor.shape != expected[key].shape:
-            return f"{key} is {_size(tensor)} in the file and {_size(expected[key])} here"
-        if tensor.is_floating_point() != expected[key].is_floating_point():
-            return f"{key} holds {tensor.dtype} in the file and {expected[key].dtype} here"
+    for key, theirs in found.items():
+        ours = expected[key]
+        same_kind = theirs.is_floating_point() == ours.is_floating_point()
+        if theirs.shape != ours.shape or not same_kind:
+            return f"{key} is {_kind(theirs)} in the file and {_kind(ours)} here"
     return None
 
 
-def _size(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "a number"
+def _kind(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

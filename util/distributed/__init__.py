@@ -12,9 +12,8 @@ from util.distributed.collectives import (
 from util.distributed.ddp import (
     check_ddp_consistency, norm_for_job, split_batch, unsynchronised, unwrap, wrap,
 )  # fmt: skip
-from util.distributed.messages import NoOp, main_only, on_main, print0, print_error_once
-from util.distributed.program import job, one_process_only, run
+from util.distributed.program import job, one_process_only, print_error_once, run
 from util.distributed.ranks import (
-    is_main, launcher_is_gone, local_rank, local_world_size, note_saved, rank, restarts,
-    saved_before_restart, summary, world_size,
+    NoOp, is_main, launcher_is_gone, local_rank, local_world_size, main_only, note_saved, on_main,
+    print0, rank, restarts, saved_before_restart, summary, world_size,
 )  # fmt: skip

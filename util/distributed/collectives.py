@@ -16,11 +16,7 @@ _values = itertools.count()
 
 
 def from_main(compute: Callable[[], T]) -> T:
-    """What rank 0 computes, on every rank, before they have joined: only it may have the files.
-
-    Args:
-        compute: called on rank 0 alone; returns what JSON can hold.
-    """
+    """What `compute` returns on rank 0, for JSON, on every rank; also before they have joined."""
     if ranks.world_size() == 1:
         return compute()
     key = f"value{next(_values)}"
@@ -72,11 +68,17 @@ def barrier() -> None:
 
 
 def mean(values: Mapping[str, Tensor | float]) -> dict[str, float]:
-    """Each value, a scalar tensor or a number, averaged over the ranks; waits for the device."""
-    floats = _as_floats(values)
+    """Each value, a scalar tensor or a number, averaged over the ranks.
+
+    It waits for the device once, not for each value.
+    """
+    tensors = {k: v.detach().reshape(()) for k, v in values.items() if isinstance(v, Tensor)}
+    device = next(iter(tensors.values())).device if tensors else None
+    on_host = torch.stack([v.to(device) for v in tensors.values()]).tolist() if tensors else []
+    merged = dict(values) | dict(zip(tensors, on_host, strict=True))
+    floats = {name: float(value) for name, value in merged.items()}
     if dist.is_initialized() and floats:
-        total = torch.tensor(list(floats.values()), dtype=torch.float64)
-        total = total.to(_collective_device())
+        total = torch.tensor(list(floats.values()), dtype=torch.float64).to(_collective_device())
         dist.all_reduce(total)
         floats = dict(zip(floats, (total / ranks.world_size()).tolist(), strict=True))
     return floats
@@ -86,17 +88,6 @@ def _collective_device() -> str:
     return "cuda" if dist.get_backend() == "nccl" else "cpu"
 
 
-def _as_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
-    """Waits for the device once, not per value."""
-    floats = dict(values)
-    tensors = {k: v.detach().reshape(()) for k, v in values.items() if isinstance(v, Tensor)}
-    if tensors:
-        device = next(iter(tensors.values())).device
-        stacked = torch.stack([tensor.to(device) for tensor in tensors.values()])
-        floats.update(zip(tensors, stacked.tolist(), strict=True))
-    return {name: float(value) for name, value in floats.items()}
-
-
 class StepFlags:
     """Flags that any rank raises and all ranks see after the same step.
 
@@ -104,26 +95,22 @@ class StepFlags:
     """
 
     def __init__(self) -> None:
-        """No flags were raised yet."""
         self._pending: tuple[Tensor, Any] | None = None
 
     def cast(self, flags: Tensor) -> list[float]:
         """Give this rank's flags of a step, (n,) float32.
 
         Returns:
-            The largest over the ranks, of this step on a CPU, of the one before on a GPU; empty
-            where there was none before.
+            The maxima over the ranks: of this step on a CPU; on a GPU of the one before, if any.
         """
         if dist.is_initialized():
             flags = flags.to(_collective_device())
             dist.all_reduce(flags, dist.ReduceOp.MAX)
         if flags.device.type != "cuda":
             return flags.tolist()
-        before, host = self.settle(), torch.empty(flags.shape, pin_memory=True)
-        host.copy_(flags, non_blocking=True)
-        event = torch.cuda.Event()
+        before, event = self.settle(), torch.cuda.Event()
+        self._pending = flags.to("cpu", non_blocking=True), event  # into pinned memory
         event.record()
-        self._pending = host, event
         return before
 
     def settle(self) -> list[float]:

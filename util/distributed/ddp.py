@@ -1,4 +1,9 @@
-"""The same training on any number of ranks: batch, norm layers, gradients, weights."""
+"""What makes all ranks train the same weights, those that one process would train.
+
+They start from rank 0's weights and buffers; each takes an equal share of the batch; batch norm
+uses the statistics of the whole batch; DistributedDataParallel averages the gradients. At the end
+of each epoch `check_ddp_consistency` makes sure that it worked.
+"""
 
 import inspect
 import itertools
@@ -12,7 +17,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from util.distributed import ranks, sync_batch_norm
-from util.distributed.messages import print0
 from util.errors import UserError
 
 BATCH_NORM_REFUSED = (
@@ -33,32 +37,25 @@ def split_batch(global_batch_size: int) -> int:
 
 
 def norm_for_job(norm: str, given: bool) -> str:
-    """The norm layer to train with on this number of ranks: syncbatch in place of batch.
-
-    Args:
-        norm: the name of a norm layer.
-        given: whether the user asked for it, or it is only a model's default.
+    """The norm layer to train with: on several ranks syncbatch in place of a default of batch.
 
     Raises:
-        UserError: batch norm was asked for on several ranks.
+        UserError: batch norm is `given`, asked for by the user, on several ranks.
     """
     if norm != "batch" or ranks.world_size() == 1:
         return norm
     if given:
         raise UserError(BATCH_NORM_REFUSED.format(f"--norm batch on {ranks.world_size()} ranks"))
-    print0("--norm batch, the default of this model, becomes syncbatch on several ranks")
+    ranks.print0("--norm batch, the default of this model, becomes syncbatch on several ranks")
     return "syncbatch"
 
 
 def wrap(net: nn.Module, norm: str) -> nn.Module:
-    """Make a network ready for the job; in a job of one process, the network itself.
+    """The network in DistributedDataParallel; in a job of one process, the network itself.
 
     Args:
-        net: on its device; the same on all ranks or not: rank 0's weights and buffers win.
+        net: on its device; takes over rank 0's weights and buffers.
         norm: the norm layer it was built with; any BatchNorm in it becomes SyncBatchNorm.
-
-    Returns:
-        The network in DistributedDataParallel: its gradients are means over the ranks.
 
     Raises:
         ValueError: norm is "batch" and there are several ranks.
@@ -78,13 +75,10 @@ def wrap(net: nn.Module, norm: str) -> nn.Module:
 
 
 def _without_buffer_broadcast() -> dict[str, Any]:
-    """D runs twice before one backward: a broadcast in between would change saved buffers.
-
-    The argument has another name since torch 2.13.
-    """
+    """D runs twice before one backward: a broadcast in between would change saved buffers."""
     known = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return {name: False}
+    name = "forward_sync_buffers"  # since torch 2.13
+    return {name if name in known else "broadcast_buffers": False}
 
 
 def unwrap(net: nn.Module) -> nn.Module:
@@ -95,10 +89,7 @@ def unwrap(net: nn.Module) -> nn.Module:
 
 @contextmanager
 def unsynchronised(nets: Iterable[nn.Module]) -> Iterator[None]:
-    """Within this block gradients of these networks accumulate on each rank by itself.
-
-    The next backward pass after it averages the sums over the ranks.
-    """
+    """Accumulate gradients of these networks per rank; the next backward after it averages them."""
     with ExitStack() as stack:
         for net in nets:
             if isinstance(net, DistributedDataParallel):
@@ -116,9 +107,10 @@ def check_ddp_consistency(nets: Mapping[str, nn.Module]) -> None:
     if not dist.is_initialized():
         return
     for name, net in nets.items():
-        parameters = [p.detach().double().sum() for p in net.parameters()]
-        least = torch.stack(parameters) if parameters else torch.zeros(1)
-        most = least.clone()
+        sums = [p.detach().double().sum() for p in net.parameters()]
+        if not sums:
+            continue
+        least, most = torch.stack(sums), torch.stack(sums)
         dist.all_reduce(least, dist.ReduceOp.MIN)
         dist.all_reduce(most, dist.ReduceOp.MAX)
         if not torch.equal(least.nan_to_num(), most.nan_to_num()):

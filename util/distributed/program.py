@@ -3,20 +3,23 @@
 import io
 import itertools
 import logging
+import os
 import re
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 
 from util.distributed import ranks
-from util.distributed.messages import as_error, is_first_to_fail, print_error_once
-from util.errors import UserError
+from util.errors import UserError, printable
 
 # gloo raises a plain RuntimeError, from collectives and from backward() alike, whose text begins
 # with the place in its source: "[/…/gloo/transport/tcp/pair.cc:561] Connection closed by peer"
@@ -33,8 +36,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print_error_once(as_error(error))
-        sys.exit(2)
+        _exit(error, 2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun passes on another
         if ranks.is_main():
@@ -56,11 +58,8 @@ def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
 
     An error leaves the block as the exit of the process: a UserError is printed once for the whole
     job (exit status 2), another exception keeps its traceback on the first rank that has one, and
-    a rank that only lost the others says so if nobody else reported an error (exit status 1).
-
-    Args:
-        device: this rank's.
-        timeout_minutes: how long a rank waits for the others before it gives up.
+    a rank that only lost the others, or waited too long for them, says so if nobody else reported
+    an error (exit status 1).
     """
     if ranks.world_size() == 1:
         yield
@@ -69,25 +68,16 @@ def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
         _join(device, timedelta(minutes=timeout_minutes))
         yield
     except UserError as error:
-        print_error_once(as_error(error))
-        raise SystemExit(2) from None
+        _exit(error, 2)
     except Exception as error:
         if _lost_the_others(error):
-            who = f"rank {ranks.rank()}"
-            print_error_once(as_error(f"{who} lost the other ranks: one was killed, or hangs"))
-            raise SystemExit(1) from None
-        if not is_first_to_fail():
+            _exit(f"rank {ranks.rank()} lost the other ranks: one was killed, or hangs", 1)
+        if not _is_first_to_fail():
             raise SystemExit(1) from None
         raise
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def _lost_the_others(error: Exception) -> bool:
-    """Whether NCCL, the store or gloo failed, and not the program."""
-    from_gloo = type(error) is RuntimeError and GLOO_ERROR.match(str(error))
-    return isinstance(error, dist.DistError) or bool(from_gloo)
 
 
 def _join(device: torch.device, timeout: timedelta) -> None:
@@ -105,3 +95,43 @@ def _join(device: torch.device, timeout: timedelta) -> None:
     if not ranks.is_main():
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
+
+
+def _lost_the_others(error: Exception) -> bool:
+    """Whether NCCL, the store or gloo failed, and not the program."""
+    from_gloo = type(error) is RuntimeError and GLOO_ERROR.match(str(error))
+    return isinstance(error, dist.DistError) or bool(from_gloo)
+
+
+def _exit(error: object, status: int) -> NoReturn:
+    print_error_once(f"{os.path.basename(sys.argv[0])}: error: {error}")
+    sys.exit(status)
+
+
+def print_error_once(message: str) -> None:
+    """Print an error on stderr, unless another rank has printed one."""
+    if _is_first_to_fail():
+        print(printable(message), file=sys.stderr, flush=True)
+
+
+def _is_first_to_fail() -> bool:
+    """Whether no other rank has an error to report; if one has, let that one exit first.
+
+    torchrun blames the first that exits, and ends the others at once.
+    """
+    if ranks.world_size() == 1:
+        return True
+    order: list[int] = []
+    asking = threading.Thread(target=_ask_for_order, args=(order,), daemon=True)
+    asking.start()
+    asking.join(10)  # the machine that serves the store may be cut off: that call has no timeout
+    if not order:
+        return ranks.local_rank() == 0
+    if order[0] > 1:
+        time.sleep(5)
+    return order[0] == 1
+
+
+def _ask_for_order(order: list[int]) -> None:
+    with suppress(Exception):  # the store died with the machine that served it
+        order.append(ranks.store().add("failed", 1))

@@ -1,12 +1,21 @@
-"""The place of this process in the job, and the launcher that started it."""
+"""Which rank this process is, what only rank 0 does, and the launcher that started the ranks."""
 
 import os
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, wraps
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
+
+from util.errors import printable
+
+T = TypeVar("T")
+_LAUNCHER = os.getppid()
 
 
 def rank() -> int:
@@ -34,6 +43,43 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def main_only(function: Callable[..., None]) -> Callable[..., None]:
+    """Decorates a function that writes files: on the other ranks it does nothing."""
+
+    @wraps(function)
+    def on_rank_0(*args: Any, **kwargs: Any) -> None:
+        if is_main():
+            function(*args, **kwargs)
+
+    return on_rank_0
+
+
+class NoOp:
+    """Stands on the other ranks for what only rank 0 has: takes every call, and is false."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+def on_main(make: Callable[..., T], *args: Any, **kwargs: Any) -> T | NoOp:
+    """`make(...)` on rank 0, a NoOp on the others."""
+    return make(*args, **kwargs) if is_main() else NoOp()
+
+
+def print0(message: str) -> None:
+    """Print a message on rank 0; a progress bar on the terminal stays whole."""
+    if not is_main():
+        return
+    try:
+        tqdm.write(printable(message), file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has left (`train.py | head`); the logs have it all
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def summary(device: torch.device, batch_size: int) -> str:
     """A phrase that says where the job runs and how large its batches are."""
     if world_size() == 1:
@@ -51,7 +97,6 @@ def _store_of_job() -> dist.Store:
     return store
 
 
-@cache
 def store() -> dist.Store:
     """The part of that store for this attempt: keys of one that failed must not be read."""
     return dist.PrefixStore(f"attempt{restarts()}", _store_of_job())
@@ -72,9 +117,6 @@ def note_saved() -> None:
 def saved_before_restart() -> bool:
     """Whether torchrun has started the job again after it had saved a state."""
     return restarts() > 0 and _store_of_job().check(["saved"])
-
-
-_LAUNCHER = os.getppid()
 
 
 def launcher_is_gone() -> bool:

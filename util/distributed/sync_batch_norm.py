@@ -1,5 +1,6 @@
 """Batch norm over the batch of all ranks, on the CPU as on CUDA."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -15,15 +16,10 @@ def convert(net: nn.Module) -> nn.Module:
     """
     net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     for module in net.modules():
-        if type(module) is nn.SyncBatchNorm and not on_cuda(module):
+        tensors = itertools.chain(module.parameters(), module.buffers())
+        if type(module) is nn.SyncBatchNorm and not any(tensor.is_cuda for tensor in tensors):
             module.__class__ = SyncBatchNorm  # type: ignore[assignment]
     return net
-
-
-def on_cuda(module: nn.Module) -> bool:
-    """Whether any of the module's own tensors is on a CUDA device."""
-    tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
-    return any(tensor.is_cuda for tensor in tensors)
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -37,10 +33,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"expected (N, C, ...), got {input.dim()} dimensions")
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise the channels of (N, C, …) with their mean and variance over all ranks.
-
-        Ranks may have different N. In evaluation mode the running statistics are used.
-        """
+        """Normalise the channels of (N, C, …) with the statistics of all ranks; N may differ."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)
@@ -64,15 +57,12 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     def _update_running(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         if not self.track_running_stats:
             return
-        count, running_mean, running_var = (
-            self.get_buffer(name) for name in ("num_batches_tracked", "running_mean", "running_var")
-        )
-        count.add_(1)
-        momentum = self.momentum
-        if momentum is None:  # a plain average over all batches
-            momentum = 1 / count.item()
-        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-        running_var.lerp_(unbiased_variance.to(running_var.dtype), momentum)
+        count = self.get_buffer("num_batches_tracked").add_(1)
+        # without momentum, a plain average over all batches
+        weight = 1 / count.item() if self.momentum is None else self.momentum
+        for name, value in (("running_mean", mean), ("running_var", unbiased_variance)):
+            running = self.get_buffer(name)
+            running.lerp_(value.to(running.dtype), weight)
 
 
 class SumOverRanks(torch.autograd.Function):
@@ -82,8 +72,7 @@ class SumOverRanks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        """The sum, on every rank."""
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: D102
         total = tensor.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
