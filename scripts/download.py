@@ -10,6 +10,7 @@ import argparse
 import difflib
 import os
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.fetch import discard, fetch
-from scripts.unpack import check_python, unpack
+from scripts.unpack import unpack
 from util.errors import UserError, one_message
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,12 +30,6 @@ CITYSCAPES = (
     "https://www.cityscapes-dataset.com and combine photos and label maps with "
     "scripts/combine_A_and_B.py; or name a mirror that may give it out with --base_url"
 )
-
-
-def save_dataset(part: Path, target: Path, suffix: str) -> None:
-    """Unpack the archive `part` to the new folder `target`."""
-    unpack(part, target, suffix)
-    discard(part)
 
 
 def save_model(part: Path, target: Path, suffix: str) -> None:
@@ -54,7 +49,6 @@ def save_model(part: Path, target: Path, suffix: str) -> None:
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         raise UserError("not a state dict: a table of names and tensors")
     os.replace(part, target)
-    discard(part)
 
 
 class Kind(NamedTuple):
@@ -71,12 +65,12 @@ GENERATOR = "checkpoints/{}_pretrained/latest_net_G.pth"
 # fmt: off
 KINDS = {
     "cyclegan-dataset": Kind(
-        "cyclegan/datasets", ".zip", "datasets/{}", save_dataset,
+        "cyclegan/datasets", ".zip", "datasets/{}", unpack,
         "apple2orange summer2winter_yosemite horse2zebra monet2photo cezanne2photo ukiyoe2photo "
         "vangogh2photo maps cityscapes facades iphone2dslr_flower ae_photos mini mini_pix2pix "
         "mini_colorization".split()),
     "pix2pix-dataset": Kind(
-        "pix2pix/datasets", ".tar.gz", "datasets/{}", save_dataset,
+        "pix2pix/datasets", ".tar.gz", "datasets/{}", unpack,
         "cityscapes night2day edges2handbags edges2shoes facades maps".split()),
     "cyclegan-model": Kind(
         "cyclegan/pretrained_models", ".pth", GENERATOR, save_model,
@@ -118,6 +112,8 @@ def check(kind: str, name: str, base_url: str) -> None:
         raise UserError(CITYSCAPES)
     if not base_url.startswith(("http://", "https://")):
         raise UserError(f"--base_url {base_url} must start with http:// or https://")
+    if KINDS[kind].suffix == ".tar.gz" and not hasattr(tarfile, "data_filter"):
+        raise UserError("a tar.gz is unpacked safely by Python 3.10.12, 3.11.4 or newer; use that")
 
 
 def target_path(kind: str, name: str, out: Path | None) -> Path:
@@ -159,6 +155,7 @@ def download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, st
                 f"what {url} sent is useless and was deleted: {error}. "
                 "Try again, or name a mirror with --base_url"
             ) from error
+        discard(part)
         note_of(target).write_text(f"{url}\n")
     except OSError as error:
         raise UserError(
@@ -182,7 +179,6 @@ def main(argv: list[str] | None = None) -> None:
         check_source(target, path)
         print(f"{target} is already there; remove it to download it again")
         return
-    check_python(kind.suffix)
     url = f"{args.base_url.rstrip('/')}/{path}"
     print(f"{url} -> {target}", flush=True)
     download(url, target, kind.suffix, kind.save)
