@@ -25,8 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BASE_URL = "http://efrosgans.eecs.berkeley.edu"
 NOTE = "downloaded_from.txt"  # beside what was downloaded: its address
 CITYSCAPES = (
-    "cityscapes is no longer given out at this address: its licence does not allow it. Get "
-    "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
+    "cityscapes is no longer given out here, its licence forbids it. Get it from "
     "https://www.cityscapes-dataset.com and combine photos and label maps with "
     "scripts/combine_A_and_B.py; or name a mirror that may give it out with --base_url"
 )
@@ -123,7 +122,7 @@ def target_path(kind: str, name: str, out: Path | None) -> Path:
 
 
 def note_of(target: Path) -> Path:
-    """The file that says where `target`, a folder or a file in its own folder, came from."""
+    """Where the address of `target`, a folder or a file in its own folder, is noted."""
     return (target if target.is_dir() else target.parent) / NOTE
 
 
@@ -139,11 +138,7 @@ def check_source(target: Path, path: str) -> None:
 
 
 def download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, str], None]) -> None:
-    """Download `url`, `save` it as `target` and note its address; what is broken is deleted.
-
-    Raises:
-        UserError: for all that can go wrong, disk included.
-    """
+    """Download `url`, `save` it as `target` and note its address; UserError for any failure."""
     try:
         # beside datasets the archive bears its own name, so that two kinds do not meet
         part = fetch(url, target if target.suffix == suffix else Path(f"{target}{suffix}"))
@@ -165,11 +160,7 @@ def download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, st
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the program.
-
-    Raises:
-        UserError: with the whole message.
-    """
+    """Run the program; UserError has the whole message."""
     args = parse(argv)
     check(args.kind, args.name, args.base_url)
     kind = KINDS[args.kind]

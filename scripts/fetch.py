@@ -25,11 +25,9 @@ class Interrupted(Exception):
 
 
 def fetch(url: str, target: Path) -> Path:
-    """Download `url` next to `target`, resuming what an earlier call left there.
+    """Download `url` to `target` with ".part" appended, resuming what an earlier call left there.
 
-    Returns:
-        `target` with ".part" appended: complete as far as the server tells. The caller verifies
-        it and then renames it, or calls `discard`.
+    The caller verifies what is returned, and renames it or calls `discard`.
 
     Raises:
         UserError: the server refuses, or several attempts in a row brought nothing new.

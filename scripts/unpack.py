@@ -35,7 +35,7 @@ def unpack(archive: Path, target: Path, suffix: str) -> None:
     then renamed. No links, owners or set-user-ID bits come from the archive.
 
     Args:
-        archive: the file; its own name does not matter.
+        archive: a file of any name.
         target: a folder that does not exist yet, in one that does.
         suffix: ".zip" or ".tar.gz".
 
