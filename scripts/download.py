@@ -10,6 +10,7 @@ import argparse
 import difflib
 import os
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,24 +18,17 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.fetch import discard, fetch
-from scripts.unpack import check_python, unpack
+from scripts.unpack import unpack
 from util.errors import UserError, one_message
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE_URL = "http://efrosgans.eecs.berkeley.edu"
 NOTE = "downloaded_from.txt"  # beside what was downloaded: its address
 CITYSCAPES = (
-    "cityscapes is no longer given out at this address: its licence does not allow it. Get "
-    "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
+    "cityscapes is no longer given out here, its licence forbids it. Get it from "
     "https://www.cityscapes-dataset.com and combine photos and label maps with "
     "scripts/combine_A_and_B.py; or name a mirror that may give it out with --base_url"
 )
-
-
-def save_dataset(part: Path, target: Path, suffix: str) -> None:
-    """Unpack the archive `part` to the new folder `target`."""
-    unpack(part, target, suffix)
-    discard(part)
 
 
 def save_model(part: Path, target: Path, suffix: str) -> None:
@@ -54,7 +48,6 @@ def save_model(part: Path, target: Path, suffix: str) -> None:
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         raise UserError("not a state dict: a table of names and tensors")
     os.replace(part, target)
-    discard(part)
 
 
 class Kind(NamedTuple):
@@ -71,12 +64,12 @@ GENERATOR = "checkpoints/{}_pretrained/latest_net_G.pth"
 # fmt: off
 KINDS = {
     "cyclegan-dataset": Kind(
-        "cyclegan/datasets", ".zip", "datasets/{}", save_dataset,
+        "cyclegan/datasets", ".zip", "datasets/{}", unpack,
         "apple2orange summer2winter_yosemite horse2zebra monet2photo cezanne2photo ukiyoe2photo "
         "vangogh2photo maps cityscapes facades iphone2dslr_flower ae_photos mini mini_pix2pix "
         "mini_colorization".split()),
     "pix2pix-dataset": Kind(
-        "pix2pix/datasets", ".tar.gz", "datasets/{}", save_dataset,
+        "pix2pix/datasets", ".tar.gz", "datasets/{}", unpack,
         "cityscapes night2day edges2handbags edges2shoes facades maps".split()),
     "cyclegan-model": Kind(
         "cyclegan/pretrained_models", ".pth", GENERATOR, save_model,
@@ -118,6 +111,8 @@ def check(kind: str, name: str, base_url: str) -> None:
         raise UserError(CITYSCAPES)
     if not base_url.startswith(("http://", "https://")):
         raise UserError(f"--base_url {base_url} must start with http:// or https://")
+    if KINDS[kind].suffix == ".tar.gz" and not hasattr(tarfile, "data_filter"):
+        raise UserError("a tar.gz is unpacked safely by Python 3.10.12, 3.11.4 or newer; use that")
 
 
 def target_path(kind: str, name: str, out: Path | None) -> Path:
@@ -127,7 +122,7 @@ def target_path(kind: str, name: str, out: Path | None) -> Path:
 
 
 def note_of(target: Path) -> Path:
-    """The file that says where `target`, a folder or a file in its own folder, came from."""
+    """Where the address of `target`, a folder or a file in its own folder, is noted."""
     return (target if target.is_dir() else target.parent) / NOTE
 
 
@@ -143,11 +138,7 @@ def check_source(target: Path, path: str) -> None:
 
 
 def download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, str], None]) -> None:
-    """Download `url`, `save` it as `target` and note its address; what is broken is deleted.
-
-    Raises:
-        UserError: for all that can go wrong, disk included.
-    """
+    """Download `url`, `save` it as `target` and note its address; UserError for any failure."""
     try:
         # beside datasets the archive bears its own name, so that two kinds do not meet
         part = fetch(url, target if target.suffix == suffix else Path(f"{target}{suffix}"))
@@ -159,6 +150,7 @@ def download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, st
                 f"what {url} sent is useless and was deleted: {error}. "
                 "Try again, or name a mirror with --base_url"
             ) from error
+        discard(part)
         note_of(target).write_text(f"{url}\n")
     except OSError as error:
         raise UserError(
@@ -168,11 +160,7 @@ def download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, st
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the program.
-
-    Raises:
-        UserError: with the whole message.
-    """
+    """Run the program; UserError has the whole message."""
     args = parse(argv)
     check(args.kind, args.name, args.base_url)
     kind = KINDS[args.kind]
@@ -182,7 +170,6 @@ def main(argv: list[str] | None = None) -> None:
         check_source(target, path)
         print(f"{target} is already there; remove it to download it again")
         return
-    check_python(kind.suffix)
     url = f"{args.base_url.rstrip('/')}/{path}"
     print(f"{url} -> {target}", flush=True)
     download(url, target, kind.suffix, kind.save)

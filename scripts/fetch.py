@@ -21,19 +21,13 @@ WAIT = 1.0  # seconds before the second attempt; doubles from there
 
 
 class Interrupted(Exception):
-    """The connection failed; another attempt may succeed."""
-
-
-class Changed(Interrupted):
-    """What is there does not belong to the server's file; another attempt starts over."""
+    """Another attempt may succeed, from where this one ended."""
 
 
 def fetch(url: str, target: Path) -> Path:
-    """Download `url` next to `target`, resuming what an earlier call left there.
+    """Download `url` to `target` with ".part" appended, resuming what an earlier call left there.
 
-    Returns:
-        `target` with ".part" appended: complete as far as the server tells. The caller verifies
-        it and then renames it, or calls `discard`.
+    The caller verifies what is returned, and renames it or calls `discard`.
 
     Raises:
         UserError: the server refuses, or several attempts in a row brought nothing new.
@@ -41,7 +35,7 @@ def fetch(url: str, target: Path) -> Path:
     """
     part = target.with_name(f"{target.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    most, failures = 0, 0
+    most = failures = 0
     while True:
         try:
             _attempt(url, part)
@@ -61,44 +55,57 @@ def fetch(url: str, target: Path) -> Path:
 def discard(part: Path) -> None:
     """Remove a partial file and its note."""
     part.unlink(missing_ok=True)
-    _note_path(part).unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
 
 
 def _attempt(url: str, part: Path) -> None:
-    note = _read_note(part)  # what the part is part of, so that two versions are never spliced
+    # what the part is part of, so that two versions are never spliced
+    note = json.loads(_note(part).read_text()) if _note(part).exists() else {}
     offset = _size(part) if note.get("url") == url else 0
     if offset and note["total"] == offset:
         return
-    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    headers = {}
     if offset and note["validator"]:
-        headers["If-Range"] = note["validator"]
-    try:
-        with _network_errors(url):
-            request = urllib.request.Request(url, headers=headers)
-            response = urllib.request.urlopen(request, timeout=TIMEOUT)
-        with response:
-            if not offset or response.status != 206:  # it sends the whole file, asked or not
-                part.open("wb").close()  # a note must never stand beside bytes of another version
-                note = {"url": url, "validator": _validator(response), "total": response.length}
-                with atomic_write(_note_path(part)) as file:
-                    file.write(json.dumps(note).encode())
-            elif not _continues(response, offset, note):
-                raise Changed("the server has another file now")
-            _append(url, response, part, note["total"])
-    except Changed:
-        discard(part)
-        raise
+        headers = {"Range": f"bytes={offset}-", "If-Range": note["validator"]}
+    with _network_errors(url, part):
+        request = urllib.request.Request(url, headers=headers)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    with response:
+        etag = response.headers.get("ETag", "W/")  # a weak one does not promise equal bytes
+        version = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+        if not headers or response.status != 206:  # it sends the whole file, asked or not
+            part.open("wb").close()  # a note must never stand beside bytes of another version
+            note = {"url": url, "validator": version, "total": response.length}
+            with atomic_write(_note(part)) as file:
+                file.write(json.dumps(note).encode())
+        elif version not in (None, note["validator"]):  # some servers ignore If-Range
+            discard(part)
+            raise Interrupted("the server has another file now")
+        _append(url, response, part, note["total"])
+
+
+def _append(url: str, response: http.client.HTTPResponse, part: Path, total: int | None) -> None:
+    bar = tqdm(desc=part.stem, total=total, initial=_size(part), unit="B", unit_scale=True,
+               disable=None)  # fmt: skip
+    chunk = b"-"
+    with bar, part.open("ab") as file:
+        while chunk:
+            with _network_errors(url, part):
+                chunk = response.read1(CHUNK)
+            bar.update(file.write(chunk))
+    if total is not None and _size(part) != total:
+        raise Interrupted(f"the connection ended after {_size(part)} of {total} bytes")
 
 
 @contextmanager
-def _network_errors(url: str) -> Iterator[None]:
+def _network_errors(url: str, part: Path) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as error:
         answer = f"the server answers {error.code} {error.reason}"
-        if error.code == 416:
-            raise Changed(answer) from error
-        if error.code in (408, 429) or error.code >= 500:
+        if error.code == 416:  # the file is shorter now
+            discard(part)
+        if error.code in (408, 416, 429) or error.code >= 500:
             raise Interrupted(answer) from error
         message = f"{url}: {answer}; check the address, or name a mirror with --base_url"
         raise UserError(message) from error
@@ -106,45 +113,9 @@ def _network_errors(url: str) -> Iterator[None]:
         raise Interrupted(str(getattr(error, "reason", error)) or type(error).__name__) from error
 
 
-def _continues(response: http.client.HTTPResponse, offset: int, note: dict) -> bool:
-    """Whether a 206 starts at `offset` of the same file; some servers ignore If-Range."""
-    span, _, total = response.headers.get("Content-Range", "").partition("/")
-    same_length = note["total"] is None or total in ("*", str(note["total"]))
-    same_file = _validator(response) in (None, note["validator"])
-    return span.startswith(f"bytes {offset}-") and same_length and same_file
-
-
-def _append(url: str, response: http.client.HTTPResponse, part: Path, total: int | None) -> None:
-    name, size = part.name.removesuffix(".part"), _size(part)
-    bar = tqdm(desc=name, total=total, initial=size, unit="B", unit_scale=True, disable=None)
-    with bar, part.open("ab") as file:
-        while True:
-            with _network_errors(url):
-                chunk = response.read1(CHUNK)
-            if not chunk:
-                break
-            bar.update(file.write(chunk))
-    if total is not None and _size(part) != total:
-        raise Interrupted(f"the connection ended after {_size(part)} of {total} bytes")
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _validator(response: http.client.HTTPResponse) -> str | None:
-    etag = response.headers.get("ETag", "W/")
-    # a weak one does not promise equal bytes
-    return response.headers.get("Last-Modified") if etag.startswith("W/") else etag
-
-
-def _note_path(part: Path) -> Path:
+def _note(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
-
-
-def _read_note(part: Path) -> dict:
-    try:
-        note = json.loads(_note_path(part).read_text())
-        return note if note.keys() == {"url", "validator", "total"} else {}
-    except (OSError, ValueError, AttributeError):
-        return {}

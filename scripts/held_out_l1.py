@@ -55,9 +55,8 @@ def refuse_unpaired(opt: argparse.Namespace) -> None:
     dataset = find_dataset_using_name(opt.dataset_mode)
     if issubclass(dataset, UnalignedDataset) or not {"A", "B"} <= set(dataset.provides):
         raise UserError(
-            f"--model {opt.model} --dataset_mode {opt.dataset_mode}: there are no pairs, so no "
-            "image has a true one to be compared with; use --dataset_mode aligned on a dataset "
-            "of pairs"
+            f"--model {opt.model} --dataset_mode {opt.dataset_mode}: there are no pairs; "
+            "use --dataset_mode aligned on a dataset of pairs"
         )
 
 
@@ -86,7 +85,7 @@ def outputs(opt: argparse.Namespace) -> Iterator[tuple[Tensor, Tensor]]:
         if not (hasattr(model, "fake_B") and hasattr(model, "real_B")):
             raise UserError(
                 f"--model {opt.model} makes no fake_B to compare with a real_B; use the model "
-                "that was trained on the pairs, as --model pix2pix"
+                "trained on the pairs, as --model pix2pix"
             )
         yield model.fake_B.cpu(), model.real_B.cpu()
 

@@ -16,6 +16,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.demo_facades.drawing import draw_label, draw_pair
+from scripts.demo_facades.drawing import draw_pair
 from util.errors import UserError, one_message
 from util.files import atomic_write
 
@@ -37,7 +38,7 @@ NUMBERS = {  # option: least value, default, help
     "test": (0, 20, "buildings in the test set"),
     "workers": (1, min(os.cpu_count() or 1, 8), "processes that draw; they do not change images"),
 }
-Job = tuple[str, int, dict[str, Path]]  # split, number of the building, {"pair": its file, ...}
+Building = tuple[str, int, dict[str, Path]]  # split, index in it, {"pair": its file, ...}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,14 +51,14 @@ def main(argv: list[str] | None = None) -> None:
     out = opt.out if opt.out.name not in ("", "..") else opt.out.resolve()  # ".", "a/..": no name
     unpaired = out.parent / f"{out.name}_unpaired"
     recipe = {name: getattr(opt, name) for name in NUMBERS if name != "workers"}
-    note = json.dumps({**recipe, "version": 3}, indent=1) + "\n"  # the version of the drawing
+    note = json.dumps({**recipe, "version": 4}, indent=1) + "\n"  # the version of the drawing
     try:
         for folder in (out, unpaired):
             refuse_foreign(folder, note)
         for folder in (out, unpaired):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / NOTE).write_text(note)
-        draw_all(list(jobs(out, unpaired, opt)), opt)
+        draw_missing(list(buildings(out, unpaired, opt)), opt)
     except OSError as error:
         raise UserError(
             f"--out {opt.out}: cannot write there ({error}); give a folder that you may write, "
@@ -98,7 +99,7 @@ def refuse_foreign(folder: Path, note: str) -> None:
         )
 
 
-def jobs(paired: Path, unpaired: Path, opt: argparse.Namespace) -> Iterator[Job]:
+def buildings(paired: Path, unpaired: Path, opt: argparse.Namespace) -> Iterator[Building]:
     """Every building of both datasets.
 
     What has a label map in it is a PNG, for exact colours. The buildings of trainB and testB stand
@@ -114,35 +115,26 @@ def jobs(paired: Path, unpaired: Path, opt: argparse.Namespace) -> Iterator[Job]
             yield split, index, files
 
 
-def draw_all(todo: list[Job], opt: argparse.Namespace) -> None:
-    """Draw what is not there yet, in this process or in several others."""
-    for folder in {path.parent for *_, files in todo for path in files.values()}:
-        folder.mkdir(exist_ok=True)
-    todo = [job for job in todo if not all(path.exists() for path in job[2].values())]
-    work = partial(draw, seed=opt.seed, size=opt.size)
-    bar = partial(tqdm, total=len(todo), unit="building", disable=None)
-    if opt.workers == 1 or len(todo) < 2:
-        list(bar(map(work, todo)))
-        return
+def draw_missing(todo: list[Building], opt: argparse.Namespace) -> None:
+    """Draw the buildings whose files are not all there."""
+    todo = [each for each in todo if not all(path.exists() for path in each[2].values())]
     # spawn: the same on every system, and safe where the caller has threads
-    with multiprocessing.get_context("spawn").Pool(min(opt.workers, len(todo))) as pool:
-        list(bar(pool.imap_unordered(work, todo, chunksize=4)))
+    pool_of = ThreadPool if opt.workers == 1 else multiprocessing.get_context("spawn").Pool
+    with pool_of(opt.workers) as pool:
+        drawn = pool.imap(partial(draw, opt), todo, chunksize=4)
+        list(tqdm(drawn, total=len(todo), unit="building", disable=None))
 
 
-def draw(job: Job, seed: int, size: int) -> None:
+def draw(opt: argparse.Namespace, building: Building) -> None:
     """Draw one building and write its files."""
-    split, index, files = job
-    if "label" in files:
-        images = {"label": draw_label(seed, split, index, size)}
-    else:
-        photo, label = draw_pair(seed, split, index, size)
-        images = {"photo": photo, "pair": np.concatenate([photo, label], axis=1)}
+    split, index, files = building
+    photo, label = draw_pair(opt.seed, split, index, opt.size)
+    images = {"photo": photo, "label": label, "pair": np.concatenate([photo, label], axis=1)}
     for name, path in files.items():
+        path.parent.mkdir(exist_ok=True)
         kind = "JPEG" if path.suffix == ".jpg" else "PNG"
         with atomic_write(path) as file:
-            Image.fromarray(images[name]).save(
-                file, kind, quality=95, subsampling=0, compress_level=4
-            )
+            Image.fromarray(images[name]).save(file, kind, quality=95, subsampling=0)
 
 
 if __name__ == "__main__":

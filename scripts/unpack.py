@@ -10,18 +10,22 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
-from typing import BinaryIO
 
 from tqdm import tqdm
 
 from util.errors import UserError
 
-# a name that is too long, or of a file that is also a folder
-NO_NAME = {errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL}
 MOST_MEMBERS = 1_000_000  # their names are kept in memory
 MOST_AT_ONCE = 1 << 22  # bytes; a header of a tar that asks for more is false
-TOO_LARGE = "unpacked it takes more than {:,} bytes, nine tenths of what the disk has free"
-KINDS = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symbolic link"}
+# a name that is too long, or of a file that is also a folder; None: gzip's own errors
+NOT_OF_THE_DISK = {
+    None,
+    errno.ENAMETOOLONG,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EINVAL,
+}
 
 
 def unpack(archive: Path, target: Path, suffix: str) -> None:
@@ -31,7 +35,7 @@ def unpack(archive: Path, target: Path, suffix: str) -> None:
     then renamed. No links, owners or set-user-ID bits come from the archive.
 
     Args:
-        archive: the file; its own name does not matter.
+        archive: a file of any name.
         target: a folder that does not exist yet, in one that does.
         suffix: ".zip" or ".tar.gz".
 
@@ -40,110 +44,70 @@ def unpack(archive: Path, target: Path, suffix: str) -> None:
             could land outside `target`.
         OSError: the disk is full or not writable.
     """
-    check, extract = (_check_zip, _extract_zip) if suffix == ".zip" else (_check_tar, _extract_tar)
-    try:
-        check(archive, shutil.disk_usage(target.parent).free * 9 // 10)
-    except UserError:
-        raise
-    except Exception as error:  # zipfile and tarfile raise nearly anything at a damaged file
-        raise UserError(f"not a whole {suffix} archive ({error})") from error
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         root = Path(scratch) / "content"
         try:
-            extract(archive, root)
-        except OSError as error:
-            if error.errno not in NO_NAME:
+            (_unpack_zip if suffix == ".zip" else _unpack_tar)(archive, root)
+        except UserError:
+            raise
+        except Exception as error:  # zipfile and tarfile raise nearly anything at a damaged file
+            if isinstance(error, OSError) and error.errno not in NOT_OF_THE_DISK:
                 raise
-            raise UserError(f"it holds a name that cannot be written ({error})") from error
+            raise UserError(f"not a whole {suffix} archive ({error})") from error
         inner = root / target.name
         os.rename(inner if inner.is_dir() else root, target)
 
 
-def check_python(suffix: str) -> None:
-    """Raise UserError if this Python cannot unpack such an archive safely."""
-    if suffix == ".tar.gz" and not hasattr(tarfile, "data_filter"):
-        raise UserError(
-            "this Python cannot unpack a tar.gz safely; use Python 3.10.12, 3.11.4 or newer"
-        )
-
-
-def _check_zip(path: Path, room: int) -> None:
+def _unpack_zip(path: Path, root: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        _check_members(((i.filename, _zip_kind(i), i.file_size) for i in archive.infolist()), room)
+        members = archive.infolist()
+        types = [stat.S_IFMT(info.external_attr >> 16) for info in members]
+        plain = [kind in (0, stat.S_IFREG, stat.S_IFDIR) for kind in types]
+        names, sizes = [i.filename for i in members], [i.file_size for i in members]
+        _check_members(zip(names, plain, sizes, strict=True), root)
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"wrong checksum of {damaged!r}")
+        archive.extractall(root, tqdm(members, desc="unpacking", unit="file", disable=None))
 
 
-def _zip_kind(info: zipfile.ZipInfo) -> str:
-    kind = KINDS.get(stat.S_IFMT(info.external_attr >> 16), "device")
-    return "folder" if kind == "file" and info.is_dir() else kind
+class _Onwards(gzip.GzipFile):
+    """A tar.gz for tarfile, which would follow a false header to any size, and back."""
 
-
-def _extract_zip(path: Path, root: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(root, _bar(archive.infolist()))
-
-
-class _Onwards:
-    """What tarfile reads from: it would follow a false header to any size, and back."""
-
-    def __init__(self, stream: BinaryIO, most: int):
-        self.stream, self.most, self.tell = stream, most, stream.tell
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= MOST_AT_ONCE:
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MOST_AT_ONCE:
             raise tarfile.ReadError("a header of impossible size")
-        self.last = self.stream.read(size)
-        return self.last
+        return super().read(size)
 
-    def seek(self, place: int) -> int:
-        if place < self.tell():
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET and offset < self.tell():
             raise tarfile.ReadError("a header leads back to an earlier one")
-        if place > self.most:
-            raise UserError(TOO_LARGE.format(self.most))
-        return self.stream.seek(place)
+        return super().seek(offset, whence)
 
 
-def _check_tar(path: Path, room: int) -> None:
-    with gzip.open(path) as stream:
-        onwards = _Onwards(stream, 2 * room)  # with headers and padding
-        with tarfile.open(fileobj=onwards, mode="r:") as archive:
-            _check_members(((info.name, _tar_kind(info), info.size) for info in archive), room)
-        if onwards.last != bytes(tarfile.BLOCKSIZE):
+def _unpack_tar(path: Path, root: Path) -> None:
+    with _Onwards(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        _check_members(((i.name, i.isreg() or i.isdir(), i.size) for i in archive), root)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # the second of two
             raise tarfile.ReadError("it ends in the middle")  # tarfile itself stays silent here
-        while stream.read(1 << 20):  # the checksum is behind the last byte
-            if stream.tell() > 2 * room:
-                raise UserError(TOO_LARGE.format(room))
-
-
-def _tar_kind(info: tarfile.TarInfo) -> str:
-    if info.issym() or info.islnk():
-        return "symbolic link" if info.issym() else "hard link"
-    return "folder" if info.isdir() else "file" if info.isreg() else "device"
-
-
-def _extract_tar(path: Path, root: Path) -> None:
+        while stream.read(MOST_AT_ONCE):  # the checksum is behind the last byte
+            pass
     with tarfile.open(path, "r:gz") as archive:
-        archive.extractall(root, _bar(archive.getmembers()), filter="data")
+        members = tqdm(archive.getmembers(), desc="unpacking", unit="file", disable=None)
+        archive.extractall(root, members, filter="data")
 
 
-def _bar(members: list) -> Iterable:
-    return tqdm(members, desc="unpacking", unit="file", disable=None)
-
-
-def _check_members(members: Iterable[tuple[str, str, int]], room: int) -> None:
-    """Raise for an entry (name, kind, size) that is not a file or folder inside, and for a bomb."""
-    total = files = 0
-    for number, (name, kind, size) in enumerate(members, start=1):
-        if kind not in ("file", "folder"):
-            raise UserError(f"the archive holds a {kind}, {name!r}: not unpacked")
+def _check_members(members: Iterable[tuple[str, bool, int]], root: Path) -> None:
+    """Raise UserError for a bomb or a bad (name, is a file or folder, size)."""
+    room, total = shutil.disk_usage(root.parent).free * 9 // 10, 0
+    for number, (name, plain, size) in enumerate(members, start=1):
         path = PureWindowsPath(name)  # knows both separators and drive letters
-        if path.drive or path.root or ".." in path.parts or not path.parts:
-            raise UserError(f"the archive reaches out of its folder, {name!r}: not unpacked")
-        total, files = total + size, files + (kind == "file")
-        if size < 0 or number > MOST_MEMBERS:
-            raise ValueError("it has impossible sizes or too many files")
-        if total > room:
-            raise UserError(TOO_LARGE.format(room))
-    if not files:
+        if not plain or path.drive or path.root or ".." in path.parts or not path.parts:
+            raise UserError(f"it holds {name!r}, a link, device or way out of it: not unpacked")
+        total += size
+        if total > room or number > MOST_MEMBERS:
+            raise UserError(
+                f"unpacked it takes more than {room:,} bytes, nine tenths of what the disk has "
+                f"free, or has more than {MOST_MEMBERS:,} files"
+            )
+    if not total:
         raise UserError("the archive holds no files")

@@ -19,10 +19,10 @@ def random_building(rng: Generator) -> tuple[str, list[Part]]:
     name = str(rng.choice(list(FAMILIES)))
     family = FAMILIES[name]
     left, right = rng.uniform(0.07, 0.17), 1 - rng.uniform(0.07, 0.17)
-    street, eaves = rng.uniform(0.87, 0.90), 0.11 + rng.uniform(*family.roof_height)
+    street, eaves = rng.uniform(0.87, 0.90), 0.11 + rng.uniform(family.low, family.high)
     edge = 0.04 if "pillars" in family.has else 0.02
     bays = divide(left + edge, right - edge, [1] * int(rng.integers(3, 6 - (name == "modern"))))
-    upper = int(rng.integers(*family.floors, endpoint=True))
+    upper = int(rng.integers(family.fewest, family.most, endpoint=True))
     floors = divide(eaves, street, [1] * upper + [1.2])  # from above; the last is the ground floor
     ground, has = floors[-1][0], some_of(family, rng, "pillars", "course")
     has |= [{"left"}, {"right"}, {"left", "right"}][int(rng.integers(3))]  # chimneys
@@ -67,8 +67,8 @@ def assemble(name: str, family: Family, x: Span, y: Span, has: Set[str]) -> Iter
 
 def window(bay: Span, floor: Span, family: Family, has: Set[str]) -> Iterator[Part]:
     """A window in the middle of its bay, with whatever it has around it."""
-    height = family.window[1] * (floor[1] - floor[0])
-    width = min(family.window[0] * (bay[1] - bay[0]), family.window[2] * height)
+    height = family.height * (floor[1] - floor[0])
+    width = min(family.breadth * (bay[1] - bay[0]), family.aspect * height)
     x, y = (sum(bay) - width) / 2, floor[0] + 0.55 * (floor[1] - floor[0] - height)
     return assemble("window", family, (x, x + width), (y, y + height), has)
 
@@ -97,6 +97,6 @@ def ground_floor(floor: Span, bays: list[Span], family: Family, rng: Generator) 
         for bay in [] if shop else run:
             yield from window(bay, floor, family, family.has.keys() & {"molding"})
     middle, half = sum(bays[door]) / 2, min(0.31 * (bays[door][1] - bays[door][0]), 0.0525)
-    has = family.has.keys() & {"bushes"} | {"arch" if "arched door" in family.has else "square"}
+    has = family.has.keys() & {"bushes"} | {"arch" if "archway" in family.has else "square"}
     y = (top + 0.24 * (street - top), street)
     yield from assemble("door", family, (middle - half, middle + half), y, has)

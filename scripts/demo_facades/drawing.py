@@ -1,4 +1,4 @@
-"""A building's label map and photograph: painted part by part, then seen through one camera.
+"""A building's photograph and label map: painted part by part, then seen through one camera.
 
 The photograph is painted at twice its size and averaged down, which smooths its edges.
 """
@@ -6,7 +6,6 @@ The photograph is painted at twice its size and averaged down, which smooths its
 import zlib
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -25,113 +24,86 @@ def draw_pair(seed: int, split: str, index: int, size: int) -> tuple[np.ndarray,
     Returns:
         photo and label, both uint8 (size, size, 3); the label has colours of PALETTE only.
     """
-    rng, family, parts, corners = subject(seed, split, index)
-    scene = Painter(family, OVERSAMPLING * size, rng).paint(parts)
+    rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
+    family, parts = random_building(rng)
+    corners = np.array([(0.06, 0.06), (0.06, 0.95), (0.94, 0.95), (0.94, 0.06)])
+    corners += rng.uniform(-0.028, 0.028, (4, 2))
+    scene, classes = Painter(family, OVERSAMPLING * size, rng).paint(parts)
     photo = warp(scene, corners, OVERSAMPLING * size, Image.Resampling.BILINEAR)
     image = np.asarray(photo.reduce(OVERSAMPLING), np.float32) / 255
     light = rng.uniform(0.95, 1.05) + rng.uniform(-0.025, 0.025) * np.float32([1, 0.2, -1])
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     vignette = 1 - 0.07 * (axis[:, None] ** 2 + axis[None] ** 2)
     noise = 0.006 * rng.standard_normal(image.shape, np.float32)
-    photo = to_uint8(image * light * vignette[..., None] + noise)
-    return photo, draw_label(seed, split, index, size)
-
-
-def draw_label(seed: int, split: str, index: int, size: int) -> np.ndarray:
-    """Only the label map of `draw_pair`, without the work of painting the photograph."""
-    *_, parts, corners = subject(seed, split, index)
-    scene = np.zeros((OVERSAMPLING * size, OVERSAMPLING * size), np.uint8)
-    for part in parts:
-        region = scene[pixels(part[1:5], *scene.shape)]
-        region[mask(part.shape, *region.shape)] = list(PALETTE).index(part.kind)
-    classes = warp(scene, corners, size, Image.Resampling.NEAREST)
-    return np.uint8(list(PALETTE.values()))[np.asarray(classes)]
-
-
-def subject(seed: int, split: str, index: int) -> tuple[Generator, str, list[Part], np.ndarray]:
-    """Random numbers, family and parts of a building, and the camera's corners (4, 2)."""
-    rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
-    corners = np.array([(0.06, 0.06), (0.06, 0.95), (0.94, 0.95), (0.94, 0.06)])
-    return rng, *random_building(rng), corners + rng.uniform(-0.028, 0.028, (4, 2))
+    label = np.asarray(warp(classes, corners, size, Image.Resampling.NEAREST))
+    return (
+        to_uint8(image * light * vignette[..., None] + noise),
+        np.uint8(list(PALETTE.values()))[label],
+    )
 
 
 class Painter:
     """Paints the parts of one building in its family's materials, on a day of its own."""
 
     def __init__(self, family: str, px: int, rng: Generator):
-        """Move the colours a little: what labels do not tell, a network can only average."""
+        # colours move a little: what labels do not tell, a network can only average
         self.px, self.rng, row = px, rng, FAMILIES[family]
         shift = rng.normal(0, 0.025) + rng.normal(0, 0.02) * np.float32([1, 0.1, -1])
         self.colors: dict[str, np.ndarray] = {}
-        for name, color in zip(COLORED, row.colors.split(), strict=True):
-            self.colors[name] = np.clip(self.color(f"#{color}") + shift, 0.05, 0.97)
-        self.textures = dict(zip(("wall", "ground", "roof"), row.textures.split(), strict=True))
+        for name, color in zip(COLORED, row.colors, strict=True):
+            self.colors[name] = np.clip(self.color(color) + shift, 0.05, 0.97)
+        self.textures = dict(zip(("wall", "ground", "roof"), row.textures, strict=True))
         self.sun = rng.uniform(-0.8, 0.8)  # how far a shadow falls to the right, per unit downwards
 
-    def paint(self, parts: list[Part]) -> np.ndarray:
-        """Every part with its layers, on the shadow it casts; uint8 (px, px, 3)."""
+    def paint(self, parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
+        """Every part on the shadow it casts; uint8 (px, px, 3), and classes as uint8 (px, px)."""
         scene = np.zeros((self.px, self.px, 3), np.float32)
-        solid = np.zeros((self.px, self.px), bool)  # shadows fall on this, and not on the sky
+        classes = np.zeros((self.px, self.px), np.uint8)
         for part in parts:
             for share in (0.4, 0.8, 1.2) if part.kind in DEPTHS else ():  # a soft far edge
                 dy = share * DEPTHS[part.kind]
                 place = pixels(np.add(part[1:5], (dy * self.sun, dy) * 2), self.px, self.px)
-                shadow = mask(part.shape, *solid[place].shape) & solid[place]
+                solid = classes[place] > 1  # not the sky, nor the background
+                shadow = mask(part.shape, *solid.shape) & solid
                 scene[place] *= 1 - np.float32(0.2) * shadow[..., None]
             place = pixels(part[1:5], self.px, self.px)
-            inside = mask(part.shape, *solid[place].shape)
-            patch = scene[place] if part.shape == "rect" else scene[place].copy()
-            self.paint_layers(patch, part)
-            np.copyto(scene[place], patch, where=inside[..., None])
-            solid[place] |= inside & (part.kind not in ("sky", "background"))
-        return to_uint8(scene)
+            inside = mask(part.shape, *classes[place].shape)
+            classes[place][inside] = list(PALETTE).index(part.kind)
+            self.paint_layers(scene[place], inside, part)
+        return to_uint8(scene), classes
 
-    def paint_layers(self, patch: np.ndarray, part: Part) -> None:
-        """Paint all layers of a part over the patch, in place."""
+    def paint_layers(self, patch: np.ndarray, inside: np.ndarray, part: Part) -> None:
+        """Paint all layers of a part over the patch, in place, where it is inside."""
         for material, x0, y0, x1, y1, shape in LAYERS[part.layers or part.kind]:
             x0, x1 = (x0, x1) if self.sun > 0 else (1 - x1, 1 - x0)
-            region = patch[pixels((x0, y0, x1, y1), *patch.shape[:2])]
-            color, alpha = self.surface(material, *region.shape[:2])
-            if shape != "rect":
-                alpha = alpha * mask(part.shape if shape == "=" else shape, *region.shape[:2])
-            if np.ndim(alpha) == 0 and alpha == 1:
-                region[:] = color
-            else:
-                region += (color - region) * np.float32(alpha)[..., None]
+            box = pixels((x0, y0, x1, y1), *inside.shape)
+            color, alpha = self.surface(material, *inside[box].shape)
+            alpha = alpha * mask(part.shape if shape == "=" else shape, *alpha.shape)
+            patch[box] = mix(patch[box], color, alpha * inside[box])
 
     def color(self, name: str) -> np.ndarray:
         """RGB in [0, 1] of one of COLORED or of a hexadecimal number."""
         return self.colors[name] if name in self.colors else np.float32(getrgb(name)) / 255
 
-    def surface(self, material: str, h: int, w: int) -> tuple[np.ndarray, Any]:
-        """A material's colour (h, w, 3) and how much it covers, (h, w) or a number."""
+    def surface(self, material: str, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+        """A material's colour (h, w, 3) and how much it covers, (h, w)."""
         row = MATERIALS[material]
-        y, x = np.arange(h, dtype=np.float32)[:, None], np.arange(w, dtype=np.float32)[None]
-        color, shade = self.color(row.color), row.top + (row.foot - row.top) * y / h
-        color = color + (self.color(row.fade or row.color) - color) * (y / h)[..., None]
-        if row.texture == "-":
-            return color * shade[..., None], row.alpha
         texture = TEXTURES[self.textures.get(row.texture, row.texture)]
-        height, width = max(texture.row * self.px, 1), max(texture.col * self.px, 1)
+        y, x = np.arange(h, dtype=np.float32)[:, None], np.arange(w, dtype=np.float32)[None]
+        color = mix(self.color(row.color), self.color(row.fade or row.color), y / h)
+        shade = row.top + (row.foot - row.top) * y / h
+        height, width, line = (max(length * self.px, 1) for length in texture[:3])
         level = (y // height).astype(int)
         x = x + np.float32(texture.bond * width) * (level % 2).astype(np.float32)
         block, y, x = (x // width).astype(int), y % height, x % width
         noise = self.noise(h, w, texture.cell * self.px) if texture.noise or texture.spots else 0
+        tones = self.rng.uniform(-1, 1, (level.max() + 1, block.max() + 1)).astype(np.float32)
         shade = shade * (1 + texture.noise * noise - texture.fall * ((y / height) ** 3 - 0.1))
-        if texture.tone:
-            tones = self.rng.uniform(-1, 1, (level.max() + 1, block.max() + 1))
-            shade = shade * (1 + texture.tone * tones.astype(np.float32)[level, block])
-        if texture.swell:
-            shade = shade * (1 + texture.swell * (np.sin(np.pi * x / width) - 0.6))
-        color = color * shade[..., None]
-        if not texture.strength:
-            return color, row.alpha
-        line = max(texture.line * self.px, 1)
+        shade = shade * (1 + texture.tone * tones[level, block])
         joint = ((y < line) & (texture.row < 1)) | ((x < line) & (texture.col < 1))
-        joint = np.clip(texture.spots * noise - 0.1, 0, 0.85) if texture.spots else joint
-        joint = np.float32(texture.strength) * joint
-        color = color + (self.color(texture.joint) - color) * joint[..., None]
-        return color, 1 if row.alpha == 1 else row.alpha + (1 - row.alpha) * joint
+        joint = np.maximum(joint, np.clip(texture.spots * noise - 0.1, 0, 0.85)) * texture.strength
+        color = mix(color * shade[..., None], self.color(texture.joint), joint)
+        return color, row.alpha + (1 - row.alpha) * joint
 
     def noise(self, h: int, w: int, cell: float) -> np.ndarray:
         """(h, w) in about [-1, 1]: blobs `cell` pixels wide, and ever weaker ones at half of it."""
@@ -143,6 +115,11 @@ class Painter:
             blobs = Image.fromarray(np.float32(grid)).resize((w, h), Image.BICUBIC, box=box)
             total += np.asarray(blobs) / (1.75 * 2**octave)
         return total
+
+
+def mix(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """One colour under another that covers it by alpha, (h, w)."""
+    return below + (above - below) * np.float32(alpha)[..., None]
 
 
 def pixels(box: Iterable[float], h: int, w: int) -> tuple[slice, slice]:

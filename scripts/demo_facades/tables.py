@@ -1,18 +1,20 @@
 """What facades are made of. Lengths are shares of the scene's width, colours RGB in hexadecimal."""
 
+import re
 from collections import namedtuple
 
 import numpy as np
 
-# Colours of COLORED; textures of wall, ground floor and roof; a key of ASSEMBLIES; floors above the
-# ground floor; a window's width / bay, height / floor, and at most width / height; its glass and
-# its railing, keys of LAYERS; what a building, floor or window may have, and how probable it is.
-Family = namedtuple("Family", "colors textures roof roof_height floors window glazing railing has")
-# Blocks of row x col, every second row moved by `bond` blocks; how brightness changes from block
-# to block (tone), in blobs of size `cell` (noise), towards a row's foot (fall) and a block's middle
-# (swell); width, colour and strength of joints or, in place of them, of blobs (spots).
-Texture = namedtuple("Texture", "row col bond tone noise cell line joint strength fall swell spots",
-                     defaults=(1, 1, 0, 0, 0, 0.1, 0, "#000", 0, 0, 0, 0))  # fmt: skip
+# Colours of COLORED; textures of wall, ground floor and roof; a key of ASSEMBLIES; limits of the
+# roof's height, and of the floors above the ground floor; a window's width / bay, height / floor,
+# and at most width / height; its glass and railing, keys of LAYERS; how probable each ornament is.
+Family = namedtuple("Family", "colors textures roof low high fewest most breadth height aspect "
+                    "glazing railing has")  # fmt: skip
+# Blocks of row x col with joints as wide as a line, every second row moved by `bond` blocks; how
+# brightness changes from block to block (tone), in blobs of size `cell` (noise), towards a row's
+# foot (fall); colour and strength of the joints or, in place of them, of blobs (spots).
+Texture = namedtuple("Texture", "row col line bond tone noise cell joint strength fall spots",
+                     defaults=(1, 1, 0, 0, 0, 0, 0.1, "#000", 0, 0, 0))  # fmt: skip
 # A colour of COLORED or hexadecimal, brightness at top and foot, a texture ("-": none), how much it
 # covers between its joints, and for some another colour at the foot.
 Material = namedtuple("Material", "color top foot texture alpha fade", defaults=(1, 1, "-", 1, ""))
@@ -23,12 +25,16 @@ Part = namedtuple("Part", "kind left top right bottom shape layers", defaults=("
 
 
 def read(text: str) -> list[list]:
-    """The rows of a table: words between spaces, rows between semicolons."""
+    """The rows of a table: words and numbers between spaces, rows between semicolons."""
+    number = re.compile(r"-?[.\d]+").fullmatch
+    rows = (row.split() for row in text.split(";"))
+    return [[float(word) if number(word) else word for word in row] for row in rows]
 
-    def value(word: str) -> str | float:
-        return float(word) if word.lstrip("-.")[:1].isdigit() else word
 
-    return [[value(word) for word in row.split()] for row in text.split(";")]
+def read_family(text: str) -> Family:
+    """One row of FAMILIES."""
+    colors, textures, numbers, has = read(text)
+    return Family(colors, textures, *numbers, dict(zip(has[::2], has[1::2], strict=True)))
 
 
 # fmt: off
@@ -43,34 +49,24 @@ DEPTHS = {  # how far a class stands out of the wall: so long is its shadow
     "pillar": 0.008, "roof": 0.020, "plant": 0.008,
 }
 COLORED = ("wall", "ground", "trim", "frame", "door", "blind", "roof", "awning")
-FAMILIES = {
-    "brick": Family(
-        "c27559 c27559 ede8db f5f2eb 1a4c38 334c4c 666b78 265947", "brick brick slate", "gable",
-        (0.13, 0.19), (2, 3), (0.50, 0.68, 0.78), "sash", "iron",
-        {"dormers": 0.42, "bushes": 1, "hood": 0.9, "shop": 0.3}),
-    "stone": Family(
-        "e0d1b2 d1c2a3 f2e8d1 ede8de 2b406b 999999 6b788c 8c2126", "ashlar rustic slate", "mansard",
-        (0.14, 0.18), (2, 3), (0.46, 0.72, 0.78), "casement", "iron",
-        {"dormers": 0.5, "arched door": 1, "arch": 0.3, "molding": 1, "hood": 0.6, "balcony": 0.6,
-         "course": 1, "pillars": 0.6, "shop": 0.3}),
-    "ochre": Family(
-        "f2c985 e0b275 f5eddb e6dbc7 754224 3d735c c76945 cc5433", "plaster plaster tiles", "hip",
-        (0.08, 0.12), (2, 3), (0.40, 0.66, 0.78), "casement", "iron",
-        {"bushes": 1, "arched door": 1, "blinds": 1, "balcony": 0.3, "course": 0.2, "plants": 0.4,
-         "shop": 0.4}),
-    "rose": Family(
-        "e09e8a ccb8a3 f5edde f2ede3 335c61 808080 9e5442 4c4c4c", "plaster rustic tiles", "hip",
-        (0.10, 0.15), (2, 3), (0.46, 0.66, 0.78), "casement", "iron",
-        {"bushes": 1, "arched door": 1, "molding": 1, "hood": 0.5, "balcony": 0.3, "course": 1,
-         "plants": 0.4}),
-    "stucco": Family(
-        "e6e3d6 dedbcf f7f5ed f5f5f0 171a1f 808080 666b73 4c4c4c", "plaster rustic slate",
-        "parapet", (0.04, 0.06), (2, 3), (0.44, 0.70, 0.78), "sash", "iron",
-        {"arch": 0.4, "hood": 0.8, "balcony": 0.5, "course": 0.5, "pillars": 1}),
-    "modern": Family(
-        "d6d4cc 9e948c b8bdbf 40454c ad733d 999999 8f949c 2e384c", "panels panels panels", "flat",
-        (0.05, 0.08), (2, 4), (0.70, 0.62, 9.0), "wide", "glass", {"balcony": 0.5, "shop": 0.8}),
-}
+FAMILIES = {name: read_family(text) for name, text in {
+    "brick": "#c27559 #c27559 #ede8db #f5f2eb #1a4c38 #334c4c #666b78 #265947; brick brick slate;"
+             "gable .13 .19 2 3 .50 .68 .78 sash iron; dormers .42 bushes 1 hood .9 shop .3",
+    "stone": "#e0d1b2 #d1c2a3 #f2e8d1 #ede8de #2b406b #999999 #6b788c #8c2126; ashlar rustic slate;"
+             "mansard .14 .18 2 3 .46 .72 .78 casement iron; dormers .5 archway 1 arch .3 hood .6 "
+             "molding 1 balcony .6 course 1 pillars .6 shop .3",
+    "ochre": "#f2c985 #e0b275 #f5eddb #e6dbc7 #754224 #3d735c #c76945 #cc5433;"
+             "plaster plaster tiles; hip .08 .12 2 3 .40 .66 .78 casement iron;"
+             "bushes 1 archway 1 blinds 1 balcony .3 course .2 plants .4 shop .4",
+    "rose": "#e09e8a #ccb8a3 #f5edde #f2ede3 #335c61 #808080 #9e5442 #4c4c4c; plaster rustic tiles;"
+            "hip .10 .15 2 3 .46 .66 .78 casement iron;"
+            "bushes 1 archway 1 molding 1 hood .5 balcony .3 course 1 plants .4",
+    "stucco": "#e6e3d6 #dedbcf #f7f5ed #f5f5f0 #171a1f #808080 #666b73 #4c4c4c;"
+              "plaster rustic slate; parapet .04 .06 2 3 .44 .70 .78 sash iron;"
+              "arch .4 hood .8 balcony .5 course .5 pillars 1",
+    "modern": "#d6d4cc #9e948c #b8bdbf #40454c #ad733d #999999 #8f949c #2e384c;"
+              "panels panels panels; flat .05 .08 2 4 .70 .62 9 wide glass; balcony .5 shop .8",
+}.items()}
 CHIMNEYS = "left chimney .23 -.25 .3 .8; right chimney .7 -.25 .77 .8; "
 ASSEMBLIES = {name: [(needs, Part(*row)) for needs, *row in read(text)] for name, text in {
     "wall": "- wall 0 0 1 1; pillars pillar .006 .02 .047 1; pillars pillar .953 .02 .994 1",
@@ -102,17 +98,17 @@ SHAPES = {  # of y from 0 at the top to 1, x from -1 to 1, and width / height
     "curtain": lambda y, x, aspect: abs(x) > 0.76 - 0.30 * (1 - y) ** 2,
 }
 TEXTURES = {name: Texture(*row) for name, *row in read("""
-    brick .0125 .034 .5 .13 .05 .12 .003 #ccbdab .55; slate .0145 .02 .5 .1 .05 .1 .002 #000 .1 .32;
-    ashlar .032 .085 .5 .035 .05 .05 .004 #000 .12; rustic .036 .11 .5 .035 .05 .05 .004 #000 .24;
-    panels .075 .075 0 0 .02 .2 .003 #000 .13; tiles .02 .0165 0 .13 .05 .1 0 #000 0 .35 .34;
-    storeys .1 .065 0 0 0 1 .036 #aeaeb6 1; mullions 1 .1 0 0 0 1 .008 awning 1;
-    stripes 1 .032 0 0 0 1 .016 #f2ebdb 1; letters 1 .014 0 0 0 1 .007 #edd18c 1;
-    bars 1 .0115 0 0 0 1 .004 #1a1a1f 1; posts 1 .05 0 0 0 1 .004 #595e66 1;
-    teeth 1 .016 0 0 0 1 .008 #000 .28; slabs 1 .07 0 0 .05 .04 .003 #000 .14;
-    slats .0085 1 0 0 0 1 0 #000 0 -.42; flutes 1 .009 0 0 0 1 0 #000 0 0 .2;
-    goods 1 .02 0 .35 .3 .015; plaster 1 1 0 0 .05 .15; grain 1 1 0 0 .1 .012;
-    leaves 1 1 0 0 .45 .012; clouds 1 1 0 0 0 .22 0 #f7f7f5 1 0 0 1.6;
-    flowers 1 1 0 0 0 .008 0 #db3338 .95 0 0 9""")}
+    -; brick .0125 .034 .003 .5 .13 .05 .12 #ccbdab .55;
+    slate .0145 .02 .002 .5 .1 .05 .1 #000 .1 .32; ashlar .032 .085 .004 .5 .035 .05 .05 #000 .12;
+    rustic .036 .11 .004 .5 .035 .05 .05 #000 .24; panels .075 .075 .003 0 0 .02 .2 #000 .13;
+    tiles .02 .0165 0 0 .13 .05 .1 #000 0 .35; storeys .1 .065 .036 0 0 0 1 #aeaeb6 1;
+    mullions 1 .1 .008 0 0 0 1 awning 1; stripes 1 .032 .016 0 0 0 1 #f2ebdb 1;
+    letters 1 .014 .007 0 0 0 1 #edd18c 1; bars 1 .0115 .004 0 0 0 1 #1a1a1f 1;
+    posts 1 .05 .004 0 0 0 1 #595e66 1; teeth 1 .016 .008 0 0 0 1 #000 .28;
+    slabs 1 .07 .003 0 0 .05 .04 #000 .14; slats .0085 1 0 0 0 0 1 #000 0 -.42;
+    flutes 1 .009 .003 0 0 0 1 #000 .2; goods 1 .02 0 0 .35 .3 .015; plaster 1 1 0 0 0 .05 .15;
+    grain 1 1 0 0 0 .1 .012; leaves 1 1 0 0 0 .45 .012; clouds 1 1 0 0 0 0 .22 #f7f7f5 1 0 1.6;
+    flowers 1 1 0 0 0 0 .008 #db3338 .95 0 9""")}
 MATERIALS = {name: Material(*row) for name, *row in read("""
     sky #5c94e0 1 1 clouds 1 #cce0f2; neighbor #828a9c 1.03 .95 storeys; wall wall 1 1 wall;
     ground ground 1.02 .93 ground; roof roof 1.1 .9 roof; ridge roof 1.3 .8; cap #bdb3a8 1.1 .8;
