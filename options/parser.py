@@ -111,7 +111,8 @@ class Parser(argparse.ArgumentParser):
 
     def on_resume(self, dest: str) -> str:
         """What becomes of an option when a run is continued; see the class."""
-        return next(self._facts_of(a).on_resume for a in self._actions if a.dest == dest)
+        facts = (self._facts_of(a).on_resume for a in self._actions if a.dest == dest)
+        return next(facts, "keep")
 
     def accepts(self, dest: str, value: Any) -> bool:
         """Whether `value`, read from a file, is one that `dest` could have."""

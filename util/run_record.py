@@ -22,8 +22,7 @@ def save_options(
     stem = "train_opt" if opt.isTrain else "test_opt"
     values = {
         key: value if _is_plain(value) and value != math.inf else str(value)
-        for key, value in sorted(vars(opt).items())
-        if key != "saved_run"  # an open file
+        for key, value in _recorded(vars(opt))
     }
     lines = ["----------------- Options ---------------"]
     lines += [f"{key:>25}: {one_line(value)}" for key, value in values.items()]
@@ -65,7 +64,12 @@ def read_options(
 
 def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a training state keeps, in their order: those that any file can hold."""
-    return {name: value for name, value in sorted(values.items()) if _is_plain(value)}
+    return {name: value for name, value in _recorded(values) if _is_plain(value)}
+
+
+def _recorded(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """In order, without the run that is continued, an open file."""
+    return sorted(item for item in values.items() if item[0] != "saved_run")
 
 
 def _is_plain(value: Any) -> bool:
