@@ -20,4 +20,4 @@ link() { python -c 'import pathlib, sys; print(pathlib.Path(sys.argv[1]).absolut
 echo
 echo "The results:        $(link results/demo/test_latest/index.html)"
 echo "How training went:  $(link checkpoints/demo/web/index.html)"
-echo "To continue by hand:source ${VENV:-.venv}/bin/activate"
+echo "To continue by hand: source ${VENV:-.venv}/bin/activate"
