@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from models import networks, step
-from models.failures import images_named, shortage_explained
 from models.networks import cpu_layers, infer_options
 from models.networks.activation_checkpointing import checkpoint_activations
 from util import checkpoint, distributed, precision
@@ -82,6 +81,25 @@ class BaseModel(ABC):
     def optimize_parameters(self) -> None:
         """Compute losses and gradients and update the weights: one step of training."""
 
+    def take_pair(self, input: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """For `set_input`: source and target of a batch, as --direction says, on `self.device`."""
+        source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
+        self.image_paths = input[f"{source}_paths"]
+        x, y = (input[side].to(self.device, non_blocking=True) for side in (source, target))
+        return x, y
+
+    def add_adam(self, *nets: nn.Module) -> torch.optim.Adam:
+        """Adam over the weights of networks, with --lr and --beta1; now one of `optimizers`."""
+        weights = [weight for net in nets for weight in net.parameters()]
+        adam = torch.optim.Adam(weights, lr=self.opt.lr, betas=(self.opt.beta1, 0.999))
+        self.optimizers.append(adam)
+        return adam
+
+    def gradient_penalty(self, netD: nn.Module, real: Tensor, fake: Tensor) -> Tensor | float:
+        """`networks.cal_gradient_penalty` with --lambda_gp; 0 for a --gan_mode without it."""
+        weight = self.opt.lambda_gp if self.opt.gan_mode == "wgangp" else 0
+        return networks.cal_gradient_penalty(netD, real, fake, self.device, lambda_gp=weight)[0]
+
     def setup(self, opt: Namespace) -> None:
         """Make the model ready: weights where asked for, device, ranks, faster layers."""
         weights_only = self.isTrain and opt.continue_train and opt.saved_run is None
@@ -126,8 +144,11 @@ class BaseModel(ABC):
         """One step of training as the options say; UserError if memory or an image forbids it."""
         if self._records_graphs:  # they may overwrite what the last step has made
             torch.compiler.cudagraph_mark_step_begin()
-        with shortage_explained(self.opt, batch), images_named(self.get_image_paths):
-            self._micro_batches = step.MicroBatches(self, batch)
+        with step.shortage_explained(self.opt, batch), step.images_named(self.get_image_paths):
+            if self.opt.accumulate > 1:
+                self._micro_batches = step.MicroBatches(self, batch)
+            else:
+                self.set_input(batch)
             with precision.autocast(self.device, self.opt.precision):
                 self.optimize_parameters()
         self.gradient_scaler.update()
@@ -187,7 +208,7 @@ class BaseModel(ABC):
 
     def test(self) -> None:
         """Compute the output images and visuals, without gradients."""
-        with torch.no_grad(), images_named(self.get_image_paths):
+        with torch.no_grad(), step.images_named(self.get_image_paths):
             with precision.autocast(self.device, self.opt.precision):
                 self.forward()
             self.compute_visuals()

@@ -1,9 +1,10 @@
-"""A step of training: loss scaling, gradient accumulation, batched calls.
+"""A step of training: loss scaling, gradient accumulation, batched calls, mistakes explained.
 
 `BaseModel.train_on` puts these around a model's `optimize_parameters`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models import networks
+from models.networks import DISCRIMINATORS, normalizes_per_sample
 from util import distributed
-from util.errors import UserError
+from util.errors import ImageSizeError, UserError
 
 Batch = Mapping[str, Any]
+SHORTAGES = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA, MPS; the CPU's
 
 # ---- optimizers and loss scaling -------------------------------------------------------------
 
@@ -110,20 +112,18 @@ def watch(model: Any) -> None:
 
 def wrong_step(model: Any) -> UserError:
     """What to write in a model whose `optimize_parameters` does not do what the options ask for."""
-    opt, name = model.opt, type(model).__name__
-    flag, loop = f"--precision {opt.precision}", ""
-    if opt.accumulate > 1:
-        flag = f"--accumulate {opt.accumulate}"
+    flag, loop = f"--precision {model.opt.precision}", ""
+    if model.opt.accumulate > 1:
+        flag = f"--accumulate {model.opt.accumulate}"
         loop = ", within `for _ in self.micro_batches():`, and optimizer.step() after that loop"
     return UserError(
-        f"{flag} needs another optimize_parameters in {name}: write self.backward(loss), not "
-        f"loss.backward(){loop}, as models/template_model.py does (if {name} has a method "
-        f"`backward` of its own, give that another name); or leave out {flag.split()[0]}"
+        f"{flag}: {type(model).__name__} must call self.backward(loss), not loss.backward(){loop}, "
+        "as models/template_model.py does, and have no other method `backward`"
     )
 
 
 class MicroBatches:
-    """A batch in parts that a model computes one after the other, to need the memory of one.
+    """A batch in the parts of --accumulate, computed one after the other to need less memory.
 
     Iterating puts each part in turn into the model, by its `set_input`, and yields its number; a
     model may pass over them more than once. After a pass its losses are means over the batch, its
@@ -131,19 +131,14 @@ class MicroBatches:
     """
 
     def __init__(self, model: Any, batch: Batch):
-        """Cut a batch as the model's --accumulate says; the model gets the first part at once."""
-        size, several = model.opt.batch_size // model.opt.accumulate, model.opt.accumulate > 1
-        self.model, self.parts = model, cut(batch, size) if several else [batch]
-        self.share = 1.0 if len(self) == 1 else None  # of the part at hand; None outside of a pass
+        self.model, self.parts = model, cut(batch, model.opt.batch_size // model.opt.accumulate)
+        self.share: float | None = None  # of the part at hand in the batch; None outside of a pass
         model.set_input(self.parts[0])
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def __iter__(self) -> Iterator[int]:
-        if len(self) == 1:
-            yield 0
-            return
         model, means, paths = self.model, dict[str, Any](), list[str]()
         losses = [f"loss_{name}" for name in (*model.loss_names, "G")]  # loss_G is for plateau
         counts = [_length(part) for part in self.parts]
@@ -187,9 +182,62 @@ def call_batched(net: nn.Module, *batches: Tensor) -> Sequence[Tensor]:
     """
     plain = distributed.unwrap(net)
     slow = plain._compiled_call_impl is not None and batches[0].device.type == "cpu"
-    alike = len({batch.shape[1:] for batch in batches}) == 1 and networks.normalizes_per_sample(
-        plain
-    )
-    if len(batches) > 1 and alike and not slow and torch.is_grad_enabled():
+    alike = len({batch.shape[1:] for batch in batches}) == 1
+    several = len(batches) > 1 and torch.is_grad_enabled()
+    if several and alike and not slow and normalizes_per_sample(plain):
         return net(torch.cat(batches)).split([len(batch) for batch in batches])
     return [net(batch) for batch in batches]
+
+
+# ---- mistakes explained ----------------------------------------------------------------------
+
+
+def check_discriminator(opt: Namespace) -> Iterator[str]:
+    """For `check_options` of a model with a discriminator: the crop must be large enough for it."""
+    if not opt.isTrain or opt.netD not in DISCRIMINATORS:
+        return
+    least = DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D)
+    if "crop" in opt.preprocess and 0 < opt.crop_size < least:
+        yield f"--crop_size {opt.crop_size} is too small for --netD {opt.netD}; use {least} or more"
+
+
+@contextmanager
+def images_named(paths: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Within this block an image that a network cannot take is named in the error."""
+    try:
+        yield
+    except ImageSizeError as error:
+        names = ", ".join(str(path) for path in paths()[:4])
+        raise UserError(f"in the batch of {names}: {error}") from None
+
+
+@contextmanager
+def shortage_explained(opt: Namespace, batch: Batch) -> Iterator[None]:
+    """Within this block running out of memory is a UserError that says what helps."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not isinstance(error, MemoryError) and not any(t in str(error) for t in SHORTAGES):
+            raise
+        shapes = [v.shape for v in batch.values() if isinstance(v, Tensor) and v.dim() == 4]
+        sizes = " and ".join(dict.fromkeys(f"{h}x{w}" for *_, h, w in shapes)) or "unknown"
+        parts = f" in {opt.accumulate} micro-batches" if opt.accumulate > 1 else ""
+        raise UserError(
+            f"out of memory on {opt.device}, with images of {sizes} (height x width) pixels and a "
+            f"batch of {opt.batch_size}{parts}. Try, in this order: {'; '.join(_remedies(opt))}"
+        ) from None
+
+
+def _remedies(opt: Namespace) -> Iterator[str]:
+    """What is left to try, the one that costs least first."""
+    size = opt.batch_size // opt.accumulate
+    if size > 1:
+        least = next(n for n in range(2, size + 1) if size % n == 0)
+        yield f"--accumulate {opt.accumulate * least} (the same training, fewer images at a time)"
+    if not opt.checkpoint_activations and not opt.compile:
+        yield "--checkpoint_activations (the same training, slower)"
+    if opt.precision in ("fp32", "tf32"):
+        yield "--precision bf16"
+    if opt.batch_size > 1:
+        yield "a smaller --batch_size"
+    yield "a smaller --crop_size, with --preprocess resize_and_crop or crop"

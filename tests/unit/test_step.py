@@ -12,7 +12,7 @@ from torch import nn
 from torchrun import ranks
 
 import train
-from models import create_model, failures, networks, step
+from models import create_model, networks, step
 from models.base_model import BaseModel
 from models.cycle_gan_model import CycleGANModel
 from models.networks.activation_checkpointing import checkpoint_activations
@@ -549,7 +549,7 @@ def test_what_is_in_use_is_no_remedy():
 
 def test_other_errors_stay_as_they_are():
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        with failures.shortage_explained(build().opt, {}):
+        with step.shortage_explained(build().opt, {}):
             raise RuntimeError("shapes do not fit")
 
 
