@@ -78,16 +78,11 @@ class CycleGANModel(BaseModel):
         self.real_A, self.real_B = self.take_pair(input)
 
     def forward(self) -> None:
-        """Both translations, and both ways back; in training the identities on the way.
-
-        A network takes at once what waits for it: three calls in place of six.
-        """
+        """Both translations, both ways back and, in training, the identities: in three calls."""
         identity = self.isTrain and torch.is_grad_enabled() and self.opt.lambda_identity > 0
-        own_A, own_B = ([self.real_A], [self.real_B]) if identity else ([], [])
-        self.fake_B, *idt_A = call_batched(self.netG_A, self.real_A, *own_B)
-        self.rec_A, self.fake_A, *idt_B = call_batched(
-            self.netG_B, self.fake_B, self.real_B, *own_A
-        )
+        of_A, of_B = ([self.real_A], [self.real_B]) if identity else ([], [])
+        self.fake_B, *idt_A = call_batched(self.netG_A, self.real_A, *of_B)
+        self.rec_A, self.fake_A, *idt_B = call_batched(self.netG_B, self.fake_B, self.real_B, *of_A)
         self.rec_B = self.netG_A(self.fake_A)
         self._identities = [*idt_A, *idt_B]
 
@@ -118,10 +113,8 @@ class CycleGANModel(BaseModel):
         self.loss_G_B = self.criterionGAN(self.netD_B(self.fake_A), True)
         self.loss_cycle_A = self.criterionCycle(self.rec_A, self.real_A) * opt.lambda_A
         self.loss_cycle_B = self.criterionCycle(self.rec_B, self.real_B) * opt.lambda_B
-        self.loss_G = (
-            self.loss_G_A + self.loss_G_B + self.loss_cycle_A + self.loss_cycle_B
-            + self.loss_idt_A + self.loss_idt_B
-        )  # fmt: skip
+        self.loss_G = self.loss_G_A + self.loss_G_B + self.loss_cycle_A + self.loss_cycle_B
+        self.loss_G = self.loss_G + self.loss_idt_A + self.loss_idt_B
         self.backward(self.loss_G)
 
     def _identity_losses(self) -> tuple[Tensor | float, Tensor | float]:
@@ -129,7 +122,7 @@ class CycleGANModel(BaseModel):
         if opt.lambda_identity <= 0:
             return 0.0, 0.0
         batched, self._identities = self._identities, []  # none of a subclass's own forward
-        self.idt_A, self.idt_B = batched or (self.netG_A(self.real_B), self.netG_B(self.real_A))
+        self.idt_A, self.idt_B = batched or [self.netG_A(self.real_B), self.netG_B(self.real_A)]
         idt_A = self.criterionIdt(self.idt_A, self.real_B) * opt.lambda_B * opt.lambda_identity
         idt_B = self.criterionIdt(self.idt_B, self.real_A) * opt.lambda_A * opt.lambda_identity
         return idt_A, idt_B

@@ -15,7 +15,6 @@ from models import networks
 from models.base_model import BaseModel
 from models.networks.activation_checkpointing import statistics_left_alone
 from models.step import call_batched, check_discriminator, frozen
-from util import distributed
 from util.image_pool import ImagePool
 
 
@@ -47,11 +46,6 @@ class Pix2PixModel(BaseModel):
         self.loss_names = ["G_GAN", "G_L1", "D_real", "D_fake"]
         if opt.gan_mode == "wgangp":
             self.loss_names.append("D_gp")
-            if opt.norm in ("batch", "syncbatch"):
-                distributed.print0(
-                    f"--gan_mode wgangp with --norm {opt.norm}: the penalty is meant for a critic "
-                    "without batch norm (arXiv 1704.00028, section 4); --norm instance has none"
-                )
         self.netD = networks.build_D(opt, opt.input_nc + opt.output_nc)
         self.fake_AB_pool = ImagePool(opt.pool_size)
         self.criterionGAN = networks.GANLoss(opt.gan_mode).to(self.device)

@@ -1,7 +1,4 @@
-"""A step of training: loss scaling, gradient accumulation, batched calls, mistakes explained.
-
-`BaseModel.train_on` puts these around a model's `optimize_parameters`.
-"""
+"""What a step of training is made of: loss scaling, micro-batches, batched calls."""
 
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,8 +16,6 @@ from util.errors import ImageSizeError, UserError
 Batch = Mapping[str, Any]
 SHORTAGES = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA, MPS; the CPU's
 
-# ---- optimizers and loss scaling -------------------------------------------------------------
-
 
 class GradientScaler(torch.amp.GradScaler):
     """Loss scaling (Micikevicius et al. 2018, arXiv 1710.03740) for a plain `optimizer.step()`.
@@ -36,7 +31,6 @@ class GradientScaler(torch.amp.GradScaler):
         self._attached = optimizers if self.is_enabled() else ()
         for optimizer in self._attached:
             optimizer.register_step_pre_hook(self._before_step)
-            optimizer.register_step_post_hook(self._after_step)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.unscale_(optimizer)
@@ -46,16 +40,13 @@ class GradientScaler(torch.amp.GradScaler):
         elif found_inf:
             optimizer.zero_grad()  # a step without gradients changes nothing
 
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        vars(optimizer).pop("found_inf", None)
-
     def update(self, new_scale: float | Tensor | None = None) -> None:
         """Adapt the scale, if an optimizer has stepped since the last update."""
         if any(self._per_optimizer_states[id(o)]["found_inf_per_device"] for o in self._attached):
             super().update(new_scale)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a scale, if there is one: the state may be of a run that needed none."""
+        """Take over a scale; the state is empty where the run needed none."""
         if state_dict:
             super().load_state_dict(state_dict)
 
@@ -87,6 +78,18 @@ def frozen(*nets: nn.Module) -> Iterator[None]:
     finally:
         for weight in weights:
             weight.requires_grad_(True)
+
+
+def call_batched(net: nn.Module, *batches: Tensor) -> Sequence[Tensor]:
+    """`net` of each batch, (N, C, H, W): in training in one call, where that changes nothing."""
+    plain = distributed.unwrap(net)
+    # compiled code for the norm of several images is slow on a CPU (docs/performance.md)
+    slow = plain._compiled_call_impl is not None and batches[0].device.type == "cpu"
+    alike = len({batch.shape[1:] for batch in batches}) == 1
+    several = len(batches) > 1 and torch.is_grad_enabled()
+    if several and alike and not slow and normalizes_per_sample(plain):
+        return net(torch.cat(batches)).split([len(batch) for batch in batches])
+    return [net(batch) for batch in batches]
 
 
 # ---- gradient accumulation -------------------------------------------------------------------
@@ -132,8 +135,8 @@ class MicroBatches:
 
     def __init__(self, model: Any, batch: Batch):
         self.model, self.parts = model, cut(batch, model.opt.batch_size // model.opt.accumulate)
-        self.share: float | None = None  # of the part at hand in the batch; None outside of a pass
-        model.set_input(self.parts[0])
+        self.share: float | None = None  # of the batch, in the part at hand; None outside of a pass
+        model.set_input(self.parts[0][1])
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -141,52 +144,32 @@ class MicroBatches:
     def __iter__(self) -> Iterator[int]:
         model, means, paths = self.model, dict[str, Any](), list[str]()
         losses = [f"loss_{name}" for name in (*model.loss_names, "G")]  # loss_G is for plateau
-        counts = [_length(part) for part in self.parts]
-        for place, part in enumerate(self.parts):
+        for place, (share, part) in enumerate(self.parts):
             model.set_input(part)
-            self.share = counts[place] / sum(counts)
+            self.share = share
             nets = model.named_networks().values() if place < len(self) - 1 else ()
             with distributed.unsynchronised(nets):  # ranks average their gradients at the last one
                 yield place
             known = [name for name in losses if getattr(model, name, None) is not None]
             with torch.no_grad():
-                means |= {k: means.get(k, 0) + self.share * getattr(model, k) for k in known}
+                means |= {k: means.get(k, 0) + share * getattr(model, k) for k in known}
             paths = [*model.image_paths, *paths]
         vars(model).update(means, image_paths=paths)
         self.share = None
 
 
-def cut(batch: Batch, size: int) -> list[Batch]:
-    """A batch in parts of `size` images; what is neither tensor nor list goes to each of them."""
-    count = _length(batch)
+def cut(batch: Batch, size: int) -> list[tuple[float, Batch]]:
+    """A batch in parts of `size` images, each with its share; what is no list is in all of them."""
+    count = next(len(v) for v in batch.values() if isinstance(v, Tensor) and v.dim())
 
     def part(value: Any, start: int) -> Any:
         cuttable = isinstance(value, Tensor | list | tuple) and len(value) == count
         return value[start : start + size] if cuttable else value
 
-    return [{k: part(v, start) for k, v in batch.items()} for start in range(0, count, size)]
-
-
-def _length(batch: Batch) -> int:
-    return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim())
-
-
-# ---- several batches in one call -------------------------------------------------------------
-
-
-def call_batched(net: nn.Module, *batches: Tensor) -> Sequence[Tensor]:
-    """`net` of each batch, (N, C, H, W): in training in one call, where that changes nothing.
-
-    Not of a compiled one on a CPU, whose code for the norm of several images is slow
-    (docs/performance.md).
-    """
-    plain = distributed.unwrap(net)
-    slow = plain._compiled_call_impl is not None and batches[0].device.type == "cpu"
-    alike = len({batch.shape[1:] for batch in batches}) == 1
-    several = len(batches) > 1 and torch.is_grad_enabled()
-    if several and alike and not slow and normalizes_per_sample(plain):
-        return net(torch.cat(batches)).split([len(batch) for batch in batches])
-    return [net(batch) for batch in batches]
+    return [
+        (min(size, count - start) / count, {k: part(v, start) for k, v in batch.items()})
+        for start in range(0, count, size)
+    ]
 
 
 # ---- mistakes explained ----------------------------------------------------------------------
@@ -194,11 +177,10 @@ def call_batched(net: nn.Module, *batches: Tensor) -> Sequence[Tensor]:
 
 def check_discriminator(opt: Namespace) -> Iterator[str]:
     """For `check_options` of a model with a discriminator: the crop must be large enough for it."""
-    if not opt.isTrain or opt.netD not in DISCRIMINATORS:
-        return
-    least = DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D)
-    if "crop" in opt.preprocess and 0 < opt.crop_size < least:
-        yield f"--crop_size {opt.crop_size} is too small for --netD {opt.netD}; use {least} or more"
+    if opt.isTrain and opt.netD in DISCRIMINATORS and "crop" in opt.preprocess:
+        size, least = opt.crop_size, DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D)
+        if 0 < size < least:
+            yield f"--crop_size {size} is too small for --netD {opt.netD}; use {least} or more"
 
 
 @contextmanager
@@ -207,7 +189,7 @@ def images_named(paths: Callable[[], Sequence[str]]) -> Iterator[None]:
     try:
         yield
     except ImageSizeError as error:
-        names = ", ".join(str(path) for path in paths()[:4])
+        names = ", ".join(map(str, paths()[:4]))
         raise UserError(f"in the batch of {names}: {error}") from None
 
 
