@@ -93,11 +93,6 @@ class BaseModel(ABC):
         self.optimizers.append(adam)
         return adam
 
-    def gradient_penalty(self, netD: nn.Module, real: Tensor, fake: Tensor) -> Tensor | float:
-        """`networks.cal_gradient_penalty` with --lambda_gp; 0 for a --gan_mode without it."""
-        weight = self.opt.lambda_gp if self.opt.gan_mode == "wgangp" else 0
-        return networks.cal_gradient_penalty(netD, real, fake, self.device, lambda_gp=weight)[0]
-
     def setup(self, opt: Namespace) -> None:
         """Make the model ready: weights where asked for, device, ranks, faster layers."""
         weights_only = self.isTrain and opt.continue_train and opt.saved_run is None

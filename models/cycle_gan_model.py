@@ -90,8 +90,9 @@ class CycleGANModel(BaseModel):
         """Half of D's loss on real and generated images, which slows D down (section 4)."""
         fake = fake.detach()
         of_real, of_fake = call_batched(netD, real, fake)
-        loss_D = self.criterionGAN(of_real, True) + self.criterionGAN(of_fake, False)
-        loss_D = (loss_D + self.gradient_penalty(netD, real, fake)) * 0.5
+        penalty = networks.gradient_penalty(self.opt, netD, real, fake)
+        loss = self.criterionGAN(of_real, True) + self.criterionGAN(of_fake, False) + penalty
+        loss_D = loss * 0.5
         self.backward(loss_D)
         return loss_D
 

@@ -68,7 +68,7 @@ class Pix2PixModel(BaseModel):
         of_fake, of_real = call_batched(self.netD, fake_AB, real_AB)
         self.loss_D_fake = self.criterionGAN(of_fake, False)
         self.loss_D_real = self.criterionGAN(of_real, True)
-        self.loss_D_gp = self.gradient_penalty(self.netD, real_AB, fake_AB)
+        self.loss_D_gp = networks.gradient_penalty(self.opt, self.netD, real_AB, fake_AB)
         self.loss_D = (self.loss_D_fake + self.loss_D_real + self.loss_D_gp) * 0.5
         self.backward(self.loss_D)
 
