@@ -12,11 +12,7 @@ from util.registry import Registry
 _registry = Registry(__name__, "model", BaseModel, "--model")
 
 names = _registry.names
-
-
-def find_model_using_name(model_name: str) -> type[BaseModel]:
-    """The model class of a name; UserError if there is none."""
-    return _registry.find(model_name)
+find_model_using_name: Callable[[str], type[BaseModel]] = _registry.find
 
 
 def get_option_setter(model_name: str) -> Callable[[ArgumentParser, bool], ArgumentParser]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from models import networks, step
-from models.failures import images_named, shortage_explained
 from models.networks import cpu_layers, infer_options
 from models.networks.activation_checkpointing import checkpoint_activations
 from util import checkpoint, distributed, precision
@@ -27,14 +26,12 @@ class BaseModel(ABC):
 
     - `loss_names`: after a step the loss NAME is `self.loss_NAME`, a scalar tensor or number;
     - `model_names`: the network NAME is `self.netNAME`, saved as `{tag}_net_NAME.pth`;
-    - `visual_names`: after a step or a test the image NAME is `self.NAME`, (N, C, H, W) in
-      [-1, 1]; with --accumulate, that of the last micro-batch;
+    - `visual_names`: after a step or a test the image NAME is `self.NAME`, (N, C, H, W), [-1, 1];
     - `optimizers`: the LR scheduler drives each of them,
 
-    and implements `set_input`, `forward` and `optimize_parameters`. models/template_model.py is a
-    worked example. For --precision fp16 and --accumulate, `optimize_parameters` calls
-    `self.backward(loss)` in place of `loss.backward()`; for the latter it does so for each of
-    `self.micro_batches()`.
+    and implements `set_input`, `forward` and `optimize_parameters`, as models/template_model.py
+    does. For --precision fp16 that calls `self.backward(loss)`, not `loss.backward()`, and for
+    --accumulate it does so for each of `self.micro_batches()`.
     """
 
     needs: tuple[str, ...] = ()  # what a sample must have: "A", "B"
@@ -82,6 +79,20 @@ class BaseModel(ABC):
     def optimize_parameters(self) -> None:
         """Compute losses and gradients and update the weights: one step of training."""
 
+    def take_pair(self, input: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """For `set_input`: source and target of a batch, as --direction says, on `self.device`."""
+        source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
+        self.image_paths = input[f"{source}_paths"]
+        x, y = (input[side].to(self.device, non_blocking=True) for side in (source, target))
+        return x, y
+
+    def add_adam(self, *nets: nn.Module) -> torch.optim.Adam:
+        """Adam over the weights of networks, with --lr and --beta1; now one of `optimizers`."""
+        weights = [weight for net in nets for weight in net.parameters()]
+        adam = torch.optim.Adam(weights, lr=self.opt.lr, betas=(self.opt.beta1, 0.999))
+        self.optimizers.append(adam)
+        return adam
+
     def setup(self, opt: Namespace) -> None:
         """Make the model ready: weights where asked for, device, ranks, faster layers."""
         weights_only = self.isTrain and opt.continue_train and opt.saved_run is None
@@ -126,8 +137,11 @@ class BaseModel(ABC):
         """One step of training as the options say; UserError if memory or an image forbids it."""
         if self._records_graphs:  # they may overwrite what the last step has made
             torch.compiler.cudagraph_mark_step_begin()
-        with shortage_explained(self.opt, batch), images_named(self.get_image_paths):
-            self._micro_batches = step.MicroBatches(self, batch)
+        with step.shortage_explained(self.opt, batch), step.images_named(self.get_image_paths):
+            if self.opt.accumulate > 1:
+                self._micro_batches = step.MicroBatches(self, batch)
+            else:
+                self.set_input(batch)
             with precision.autocast(self.device, self.opt.precision):
                 self.optimize_parameters()
         self.gradient_scaler.update()
@@ -136,8 +150,7 @@ class BaseModel(ABC):
     def micro_batches(self) -> Iterable[int]:
         """Numbers of the parts that --accumulate makes of the batch, each put into the model first.
 
-        The loop in `optimize_parameters` is around `forward` and `self.backward(loss)`, of a loss
-        that is a mean over images; `optimizer.step()` comes after it.
+        `optimizer.step()` comes after the loop; the losses are means over the images.
         """
         return self._micro_batches or (0,)
 
@@ -174,10 +187,8 @@ class BaseModel(ABC):
         found = {name: getattr(self, prefix + name, None) for name in getattr(self, names)}
         for name, value in found.items():
             if value is None:
-                raise UserError(
-                    f"{type(self).__name__}: {names} has {name!r}, but there is no "
-                    f"self.{prefix}{name}; set it, or take the name out of {names}"
-                )
+                problem = f"{names} has {name!r}, but there is no self.{prefix}{name}; set it"
+                raise UserError(f"{type(self).__name__}: {problem}")
         return found
 
     def eval(self) -> None:
@@ -187,7 +198,7 @@ class BaseModel(ABC):
 
     def test(self) -> None:
         """Compute the output images and visuals, without gradients."""
-        with torch.no_grad(), images_named(self.get_image_paths):
+        with torch.no_grad(), step.images_named(self.get_image_paths):
             with precision.autocast(self.device, self.opt.precision):
                 self.forward()
             self.compute_visuals()
@@ -200,15 +211,12 @@ class BaseModel(ABC):
         return self.image_paths
 
     def end_step(self) -> None:
-        """Add this step's generator loss to the epoch's, which --lr_policy plateau follows.
-
-        `self.loss_G` where there is one, else the sum of all losses but the discriminators'.
-        """
+        """Note the loss that --lr_policy plateau follows: `loss_G`, or the sum of all but D's."""
         if self.opt.lr_policy == "plateau":
-            losses = self.losses_so_far()
-            terms = [v for k, v in losses.items() if k != "D" and not k.startswith("D_")]
-            loss = self.loss_G if hasattr(self, "loss_G") else sum(terms)
+            losses = self.losses_so_far().items()
+            terms = [loss for name, loss in losses if name != "D" and not name.startswith("D_")]
             with torch.no_grad():
+                loss = getattr(self, "loss_G", sum(terms))
                 self._generator_loss_sum = self._generator_loss_sum + loss
             self._generator_loss_count += 1
 
@@ -226,11 +234,7 @@ class BaseModel(ABC):
 
     def get_current_losses(self) -> dict[str, float]:
         """The losses of the last step as numbers, averaged over ranks; waits for the device."""
-        losses = self.named_losses()
-        for name, value in losses.items():
-            if isinstance(value, Tensor) and value.numel() != 1:
-                raise UserError(f"self.loss_{name} has shape {tuple(value.shape)}; take its mean")
-        return distributed.mean(losses)
+        return distributed.mean(self.named_losses())
 
     def get_current_visuals(self) -> dict[str, Tensor]:
         """The images of the last step or test by name, (N, C, H, W) in [-1, 1]."""
@@ -260,10 +264,7 @@ class BaseModel(ABC):
             distributed.print0(f"network {name}: {millions:.3f} million parameters")
 
     @staticmethod
-    def set_requires_grad(
-        nets: nn.Module | Iterable[nn.Module | None], requires_grad: bool = False
-    ) -> None:
-        """Switch the gradients of one network or several on or off; None is passed over."""
-        for net in [nets] if isinstance(nets, nn.Module) else nets:
-            if net is not None:
-                net.requires_grad_(requires_grad)
+    def set_requires_grad(nets: Any, requires_grad: bool = False) -> None:
+        """Switch the gradients of a network, or of a list of them, on or off; None is left out."""
+        for net in filter(None, [nets] if isinstance(nets, nn.Module) else nets):
+            net.requires_grad_(requires_grad)

@@ -24,12 +24,9 @@ class ColorizationModel(Pix2PixModel):
     def check_options(opt: Namespace) -> Iterator[str]:
         """From one channel, L, to two, a and b."""
         yield from Pix2PixModel.check_options(opt)
-        if (opt.input_nc, opt.output_nc, opt.direction) != (1, 2, "AtoB"):
-            yield (
-                f"--model colorization goes from L to ab: --input_nc {opt.input_nc} --output_nc "
-                f"{opt.output_nc} --direction {opt.direction} must be 1, 2 and AtoB, as they are "
-                "with --dataset_mode colorization; leave these flags out"
-            )
+        flags = f"--input_nc {opt.input_nc} --output_nc {opt.output_nc} --direction {opt.direction}"
+        if flags != "--input_nc 1 --output_nc 2 --direction AtoB":
+            yield f"--model colorization: {flags} must be 1, 2 and AtoB; leave these flags out"
 
     def __init__(self, opt: Namespace):
         super().__init__(opt)

@@ -8,7 +8,6 @@ G_A(A)), D_B is D_X. The generators minimise
     + lambda_identity (lambda_B |G_A(B) - B| + lambda_A |G_B(A) - A|)    (identity, section 5.2)
 """
 
-import itertools
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,8 +17,7 @@ from torch import Tensor, nn
 
 from models import networks
 from models.base_model import BaseModel
-from models.failures import check_discriminator
-from models.step import call_batched, frozen
+from models.step import call_batched, check_discriminator, frozen
 from util.image_pool import ImagePool
 
 
@@ -27,8 +25,6 @@ class CycleGANModel(BaseModel):
     """Two generators, each undoing the other, against two PatchGAN discriminators."""
 
     needs = ("A", "B")
-    idt_A: Tensor  # G_A(B), which identity compares with B
-    idt_B: Tensor
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
@@ -48,18 +44,16 @@ class CycleGANModel(BaseModel):
         yield from check_discriminator(opt)
         if opt.isTrain and opt.lambda_identity > 0 and opt.input_nc != opt.output_nc:
             yield (
-                f"--lambda_identity {opt.lambda_identity} compares inputs with outputs, which "
-                f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} forbid; "
-                "use --lambda_identity 0 or equal numbers of channels"
+                f"--lambda_identity {opt.lambda_identity} cannot compare --input_nc {opt.input_nc} "
+                f"with --output_nc {opt.output_nc}; use --lambda_identity 0 or equal numbers"
             )
 
     def __init__(self, opt: Namespace):
         super().__init__(opt)
         self.visual_names = ["real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B"]
         self.model_names = ["G_A", "G_B", "D_A", "D_B"] if self.isTrain else ["G_A", "G_B"]
-        generator = (opt.ngf, opt.netG, opt.norm, not opt.no_dropout, opt.init_type, opt.init_gain)
-        self.netG_A = networks.define_G(opt.input_nc, opt.output_nc, *generator)
-        self.netG_B = networks.define_G(opt.output_nc, opt.input_nc, *generator)
+        self.netG_A = networks.build_G(opt, opt.input_nc, opt.output_nc)
+        self.netG_B = networks.build_G(opt, opt.output_nc, opt.input_nc)
         if self.isTrain:
             self._build_training(opt)
 
@@ -67,42 +61,28 @@ class CycleGANModel(BaseModel):
         self._identities: list[Tensor] = []  # idt_A and idt_B, made by forward on the way
         self.loss_names = ["D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B"]
         if opt.lambda_identity > 0:
-            self.visual_names = ["real_A", "fake_B", "rec_A", "idt_B"]
-            self.visual_names += ["real_B", "fake_A", "rec_B", "idt_A"]
-        discriminator = (opt.ndf, opt.netD, opt.n_layers_D, opt.norm, opt.init_type, opt.init_gain)
-        self.netD_A = networks.define_D(opt.output_nc, *discriminator)
-        self.netD_B = networks.define_D(opt.input_nc, *discriminator)
+            self.visual_names.insert(3, "idt_B")  # after rec_A
+            self.visual_names.append("idt_A")
+        self.netD_A = networks.build_D(opt, opt.output_nc)
+        self.netD_B = networks.build_D(opt, opt.input_nc)
         self.fake_A_pool = ImagePool(opt.pool_size)
         self.fake_B_pool = ImagePool(opt.pool_size)
         self.criterionGAN = networks.GANLoss(opt.gan_mode).to(self.device)
         self.criterionCycle = nn.L1Loss()
         self.criterionIdt = nn.L1Loss()
-        self.optimizer_G = self._adam(self.netG_A, self.netG_B)
-        self.optimizer_D = self._adam(self.netD_A, self.netD_B)
-        self.optimizers = [self.optimizer_G, self.optimizer_D]
-
-    def _adam(self, *nets: nn.Module) -> torch.optim.Adam:
-        weights = itertools.chain(*(net.parameters() for net in nets))
-        return torch.optim.Adam(weights, lr=self.opt.lr, betas=(self.opt.beta1, 0.999))
+        self.optimizer_G = self.add_adam(self.netG_A, self.netG_B)
+        self.optimizer_D = self.add_adam(self.netD_A, self.netD_B)
 
     def set_input(self, input: Mapping[str, Any]) -> None:
         """Take an image of each set; --direction BtoA swaps the sets."""
-        source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
-        self.real_A = input[source].to(self.device, non_blocking=True)
-        self.real_B = input[target].to(self.device, non_blocking=True)
-        self.image_paths = input[f"{source}_paths"]
+        self.real_A, self.real_B = self.take_pair(input)
 
     def forward(self) -> None:
-        """Both translations, and both ways back; in training the identities on the way.
-
-        A network takes at once what waits for it: three calls in place of six.
-        """
+        """Both translations, both ways back and, in training, the identities: in three calls."""
         identity = self.isTrain and torch.is_grad_enabled() and self.opt.lambda_identity > 0
-        own_A, own_B = ([self.real_A], [self.real_B]) if identity else ([], [])
-        self.fake_B, *idt_A = call_batched(self.netG_A, self.real_A, *own_B)
-        self.rec_A, self.fake_A, *idt_B = call_batched(
-            self.netG_B, self.fake_B, self.real_B, *own_A
-        )
+        of_A, of_B = ([self.real_A], [self.real_B]) if identity else ([], [])
+        self.fake_B, *idt_A = call_batched(self.netG_A, self.real_A, *of_B)
+        self.rec_A, self.fake_A, *idt_B = call_batched(self.netG_B, self.fake_B, self.real_B, *of_A)
         self.rec_B = self.netG_A(self.fake_A)
         self._identities = [*idt_A, *idt_B]
 
@@ -110,12 +90,9 @@ class CycleGANModel(BaseModel):
         """Half of D's loss on real and generated images, which slows D down (section 4)."""
         fake = fake.detach()
         of_real, of_fake = call_batched(netD, real, fake)
-        loss_D = (self.criterionGAN(of_real, True) + self.criterionGAN(of_fake, False)) * 0.5
-        if self.opt.gan_mode == "wgangp":
-            penalty, _ = networks.cal_gradient_penalty(
-                netD, real, fake, self.device, lambda_gp=self.opt.lambda_gp
-            )
-            loss_D = loss_D + penalty * 0.5
+        penalty = networks.gradient_penalty(self.opt, netD, real, fake)
+        loss = self.criterionGAN(of_real, True) + self.criterionGAN(of_fake, False) + penalty
+        loss_D = loss * 0.5
         self.backward(loss_D)
         return loss_D
 
@@ -137,10 +114,8 @@ class CycleGANModel(BaseModel):
         self.loss_G_B = self.criterionGAN(self.netD_B(self.fake_A), True)
         self.loss_cycle_A = self.criterionCycle(self.rec_A, self.real_A) * opt.lambda_A
         self.loss_cycle_B = self.criterionCycle(self.rec_B, self.real_B) * opt.lambda_B
-        self.loss_G = (
-            self.loss_G_A + self.loss_G_B + self.loss_cycle_A + self.loss_cycle_B
-            + self.loss_idt_A + self.loss_idt_B
-        )  # fmt: skip
+        self.loss_G = self.loss_G_A + self.loss_G_B + self.loss_cycle_A + self.loss_cycle_B
+        self.loss_G = self.loss_G + self.loss_idt_A + self.loss_idt_B
         self.backward(self.loss_G)
 
     def _identity_losses(self) -> tuple[Tensor | float, Tensor | float]:
@@ -148,7 +123,7 @@ class CycleGANModel(BaseModel):
         if opt.lambda_identity <= 0:
             return 0.0, 0.0
         batched, self._identities = self._identities, []  # none of a subclass's own forward
-        self.idt_A, self.idt_B = batched or (self.netG_A(self.real_B), self.netG_B(self.real_A))
+        self.idt_A, self.idt_B = batched or [self.netG_A(self.real_B), self.netG_B(self.real_A)]
         idt_A = self.criterionIdt(self.idt_A, self.real_B) * opt.lambda_B * opt.lambda_identity
         idt_B = self.criterionIdt(self.idt_B, self.real_A) * opt.lambda_A * opt.lambda_identity
         return idt_A, idt_B

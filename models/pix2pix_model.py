@@ -13,10 +13,8 @@ import torch
 
 from models import networks
 from models.base_model import BaseModel
-from models.failures import check_discriminator
 from models.networks.activation_checkpointing import statistics_left_alone
-from models.step import call_batched, frozen
-from util import distributed
+from models.step import call_batched, check_discriminator, frozen
 from util.image_pool import ImagePool
 
 
@@ -40,10 +38,7 @@ class Pix2PixModel(BaseModel):
         super().__init__(opt)
         self.model_names = ["G", "D"] if self.isTrain else ["G"]
         self.visual_names = ["real_A", "fake_B", "real_B"]
-        self.netG = networks.define_G(
-            opt.input_nc, opt.output_nc, opt.ngf, opt.netG, opt.norm,
-            not opt.no_dropout, opt.init_type, opt.init_gain,
-        )  # fmt: skip
+        self.netG = networks.build_G(opt, opt.input_nc, opt.output_nc)
         if self.isTrain:
             self._build_training(opt)
 
@@ -51,29 +46,16 @@ class Pix2PixModel(BaseModel):
         self.loss_names = ["G_GAN", "G_L1", "D_real", "D_fake"]
         if opt.gan_mode == "wgangp":
             self.loss_names.append("D_gp")
-        if opt.gan_mode == "wgangp" and opt.norm in ("batch", "syncbatch"):
-            distributed.print0(
-                f"--gan_mode wgangp with --norm {opt.norm}: the penalty is meant for a critic "
-                "without batch norm (arXiv 1704.00028, section 4); --norm instance has none"
-            )
-        self.netD = networks.define_D(
-            opt.input_nc + opt.output_nc, opt.ndf, opt.netD,
-            opt.n_layers_D, opt.norm, opt.init_type, opt.init_gain,
-        )  # fmt: skip
+        self.netD = networks.build_D(opt, opt.input_nc + opt.output_nc)
         self.fake_AB_pool = ImagePool(opt.pool_size)
         self.criterionGAN = networks.GANLoss(opt.gan_mode).to(self.device)
         self.criterionL1 = torch.nn.L1Loss()
-        adam = {"lr": opt.lr, "betas": (opt.beta1, 0.999)}
-        self.optimizer_G = torch.optim.Adam(self.netG.parameters(), **adam)
-        self.optimizer_D = torch.optim.Adam(self.netD.parameters(), **adam)
-        self.optimizers = [self.optimizer_G, self.optimizer_D]
+        self.optimizer_G = self.add_adam(self.netG)
+        self.optimizer_D = self.add_adam(self.netD)
 
     def set_input(self, input: Mapping[str, Any]) -> None:
         """Take a pair; --direction says which half is the input."""
-        source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
-        self.real_A = input[source].to(self.device, non_blocking=True)
-        self.real_B = input[target].to(self.device, non_blocking=True)
-        self.image_paths = input[f"{source}_paths"]
+        self.real_A, self.real_B = self.take_pair(input)
 
     def forward(self) -> None:
         """G(A)."""
@@ -82,17 +64,12 @@ class Pix2PixModel(BaseModel):
     def backward_D(self) -> None:
         """Half of log D(A, B) + log(1 - D(A, G(A))), the factor of the paper's section 3.3."""
         real_AB = torch.cat((self.real_A, self.real_B), 1)
-        fake_AB = torch.cat((self.real_A, self.fake_B), 1).detach()
-        fake_AB = self.fake_AB_pool.query(fake_AB)
+        fake_AB = self.fake_AB_pool.query(torch.cat((self.real_A, self.fake_B), 1))
         of_fake, of_real = call_batched(self.netD, fake_AB, real_AB)
         self.loss_D_fake = self.criterionGAN(of_fake, False)
         self.loss_D_real = self.criterionGAN(of_real, True)
-        self.loss_D = (self.loss_D_fake + self.loss_D_real) * 0.5
-        if self.opt.gan_mode == "wgangp":
-            self.loss_D_gp, _ = networks.cal_gradient_penalty(
-                self.netD, real_AB, fake_AB, self.device, lambda_gp=self.opt.lambda_gp
-            )
-            self.loss_D = self.loss_D + self.loss_D_gp * 0.5
+        self.loss_D_gp = networks.gradient_penalty(self.opt, self.netD, real_AB, fake_AB)
+        self.loss_D = (self.loss_D_fake + self.loss_D_real + self.loss_D_gp) * 0.5
         self.backward(self.loss_D)
 
     def backward_G(self) -> None:

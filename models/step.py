@@ -1,9 +1,7 @@
-"""A step of training: loss scaling, gradient accumulation, batched calls.
+"""What a step of training is made of: loss scaling, micro-batches, batched calls."""
 
-`BaseModel.train_on` puts these around a model's `optimize_parameters`.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,13 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models import networks
+from models.networks import DISCRIMINATORS, normalizes_per_sample
 from util import distributed
-from util.errors import UserError
+from util.errors import ImageSizeError, UserError
 
 Batch = Mapping[str, Any]
-
-# ---- optimizers and loss scaling -------------------------------------------------------------
+SHORTAGES = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA, MPS; the CPU's
 
 
 class GradientScaler(torch.amp.GradScaler):
@@ -34,7 +31,6 @@ class GradientScaler(torch.amp.GradScaler):
         self._attached = optimizers if self.is_enabled() else ()
         for optimizer in self._attached:
             optimizer.register_step_pre_hook(self._before_step)
-            optimizer.register_step_post_hook(self._after_step)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.unscale_(optimizer)
@@ -44,16 +40,13 @@ class GradientScaler(torch.amp.GradScaler):
         elif found_inf:
             optimizer.zero_grad()  # a step without gradients changes nothing
 
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        vars(optimizer).pop("found_inf", None)
-
     def update(self, new_scale: float | Tensor | None = None) -> None:
         """Adapt the scale, if an optimizer has stepped since the last update."""
         if any(self._per_optimizer_states[id(o)]["found_inf_per_device"] for o in self._attached):
             super().update(new_scale)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a scale, if there is one: the state may be of a run that needed none."""
+        """Take over a scale; the state is empty where the run needed none."""
         if state_dict:
             super().load_state_dict(state_dict)
 
@@ -87,6 +80,18 @@ def frozen(*nets: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
+def call_batched(net: nn.Module, *batches: Tensor) -> Sequence[Tensor]:
+    """`net` of each batch, (N, C, H, W): in training in one call, where that changes nothing."""
+    plain = distributed.unwrap(net)
+    # compiled code for the norm of several images is slow on a CPU (docs/performance.md)
+    slow = plain._compiled_call_impl is not None and batches[0].device.type == "cpu"
+    alike = len({batch.shape[1:] for batch in batches}) == 1
+    several = len(batches) > 1 and torch.is_grad_enabled()
+    if several and alike and not slow and normalizes_per_sample(plain):
+        return net(torch.cat(batches)).split([len(batch) for batch in batches])
+    return [net(batch) for batch in batches]
+
+
 # ---- gradient accumulation -------------------------------------------------------------------
 
 
@@ -110,20 +115,18 @@ def watch(model: Any) -> None:
 
 def wrong_step(model: Any) -> UserError:
     """What to write in a model whose `optimize_parameters` does not do what the options ask for."""
-    opt, name = model.opt, type(model).__name__
-    flag, loop = f"--precision {opt.precision}", ""
-    if opt.accumulate > 1:
-        flag = f"--accumulate {opt.accumulate}"
+    flag, loop = f"--precision {model.opt.precision}", ""
+    if model.opt.accumulate > 1:
+        flag = f"--accumulate {model.opt.accumulate}"
         loop = ", within `for _ in self.micro_batches():`, and optimizer.step() after that loop"
     return UserError(
-        f"{flag} needs another optimize_parameters in {name}: write self.backward(loss), not "
-        f"loss.backward(){loop}, as models/template_model.py does (if {name} has a method "
-        f"`backward` of its own, give that another name); or leave out {flag.split()[0]}"
+        f"{flag}: {type(model).__name__} must call self.backward(loss), not loss.backward(){loop}, "
+        "as models/template_model.py does, and have no other method `backward`"
     )
 
 
 class MicroBatches:
-    """A batch in parts that a model computes one after the other, to need the memory of one.
+    """A batch in the parts of --accumulate, computed one after the other to need less memory.
 
     Iterating puts each part in turn into the model, by its `set_input`, and yields its number; a
     model may pass over them more than once. After a pass its losses are means over the batch, its
@@ -131,65 +134,92 @@ class MicroBatches:
     """
 
     def __init__(self, model: Any, batch: Batch):
-        """Cut a batch as the model's --accumulate says; the model gets the first part at once."""
-        size, several = model.opt.batch_size // model.opt.accumulate, model.opt.accumulate > 1
-        self.model, self.parts = model, cut(batch, size) if several else [batch]
-        self.share = 1.0 if len(self) == 1 else None  # of the part at hand; None outside of a pass
-        model.set_input(self.parts[0])
+        self.model, self.parts = model, cut(batch, model.opt.batch_size // model.opt.accumulate)
+        self.share: float | None = None  # of the batch, in the part at hand; None outside of a pass
+        model.set_input(self.parts[0][1])
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def __iter__(self) -> Iterator[int]:
-        if len(self) == 1:
-            yield 0
-            return
         model, means, paths = self.model, dict[str, Any](), list[str]()
         losses = [f"loss_{name}" for name in (*model.loss_names, "G")]  # loss_G is for plateau
-        counts = [_length(part) for part in self.parts]
-        for place, part in enumerate(self.parts):
+        for place, (share, part) in enumerate(self.parts):
             model.set_input(part)
-            self.share = counts[place] / sum(counts)
+            self.share = share
             nets = model.named_networks().values() if place < len(self) - 1 else ()
             with distributed.unsynchronised(nets):  # ranks average their gradients at the last one
                 yield place
             known = [name for name in losses if getattr(model, name, None) is not None]
             with torch.no_grad():
-                means |= {k: means.get(k, 0) + self.share * getattr(model, k) for k in known}
+                means |= {k: means.get(k, 0) + share * getattr(model, k) for k in known}
             paths = [*model.image_paths, *paths]
         vars(model).update(means, image_paths=paths)
         self.share = None
 
 
-def cut(batch: Batch, size: int) -> list[Batch]:
-    """A batch in parts of `size` images; what is neither tensor nor list goes to each of them."""
-    count = _length(batch)
+def cut(batch: Batch, size: int) -> list[tuple[float, Batch]]:
+    """A batch in parts of `size` images, each with its share; what is no list is in all of them."""
+    count = next(len(v) for v in batch.values() if isinstance(v, Tensor) and v.dim())
 
     def part(value: Any, start: int) -> Any:
         cuttable = isinstance(value, Tensor | list | tuple) and len(value) == count
         return value[start : start + size] if cuttable else value
 
-    return [{k: part(v, start) for k, v in batch.items()} for start in range(0, count, size)]
+    return [
+        (min(size, count - start) / count, {k: part(v, start) for k, v in batch.items()})
+        for start in range(0, count, size)
+    ]
 
 
-def _length(batch: Batch) -> int:
-    return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim())
+# ---- mistakes explained ----------------------------------------------------------------------
 
 
-# ---- several batches in one call -------------------------------------------------------------
+def check_discriminator(opt: Namespace) -> Iterator[str]:
+    """For `check_options` of a model with a discriminator: the crop must be large enough for it."""
+    if opt.isTrain and opt.netD in DISCRIMINATORS and "crop" in opt.preprocess:
+        size, least = opt.crop_size, DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D)
+        if 0 < size < least:
+            yield f"--crop_size {size} is too small for --netD {opt.netD}; use {least} or more"
 
 
-def call_batched(net: nn.Module, *batches: Tensor) -> Sequence[Tensor]:
-    """`net` of each batch, (N, C, H, W): in training in one call, where that changes nothing.
+@contextmanager
+def images_named(paths: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Within this block an image that a network cannot take is named in the error."""
+    try:
+        yield
+    except ImageSizeError as error:
+        names = ", ".join(map(str, paths()[:4]))
+        raise UserError(f"in the batch of {names}: {error}") from None
 
-    Not of a compiled one on a CPU, whose code for the norm of several images is slow
-    (docs/performance.md).
-    """
-    plain = distributed.unwrap(net)
-    slow = plain._compiled_call_impl is not None and batches[0].device.type == "cpu"
-    alike = len({batch.shape[1:] for batch in batches}) == 1 and networks.normalizes_per_sample(
-        plain
-    )
-    if len(batches) > 1 and alike and not slow and torch.is_grad_enabled():
-        return net(torch.cat(batches)).split([len(batch) for batch in batches])
-    return [net(batch) for batch in batches]
+
+@contextmanager
+def shortage_explained(opt: Namespace, batch: Batch) -> Iterator[None]:
+    """Within this block running out of memory is a UserError that says what helps."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not isinstance(error, MemoryError) and not any(t in str(error) for t in SHORTAGES):
+            raise
+        shapes = [v.shape for v in batch.values() if isinstance(v, Tensor) and v.dim() == 4]
+        sizes = " and ".join(dict.fromkeys(f"{h}x{w}" for *_, h, w in shapes)) or "unknown"
+        parts = f" in {opt.accumulate} micro-batches" if opt.accumulate > 1 else ""
+        raise UserError(
+            f"out of memory on {opt.device}, with images of {sizes} (height x width) pixels and a "
+            f"batch of {opt.batch_size}{parts}. Try, in this order: {'; '.join(_remedies(opt))}"
+        ) from None
+
+
+def _remedies(opt: Namespace) -> Iterator[str]:
+    """What is left to try, the one that costs least first."""
+    size = opt.batch_size // opt.accumulate
+    if size > 1:
+        least = next(n for n in range(2, size + 1) if size % n == 0)
+        yield f"--accumulate {opt.accumulate * least} (the same training, fewer images at a time)"
+    if not opt.checkpoint_activations and not opt.compile:
+        yield "--checkpoint_activations (the same training, slower)"
+    if opt.precision in ("fp32", "tf32"):
+        yield "--precision bf16"
+    if opt.batch_size > 1:
+        yield "a smaller --batch_size"
+    yield "a smaller --crop_size, with --preprocess resize_and_crop or crop"

@@ -24,9 +24,8 @@ class TemplateModel(BaseModel):
         """Your own options, with `least` and more (options/parser.py), and better defaults."""
         parser.set_defaults(dataset_mode="aligned")
         if is_train:
-            parser.add_argument(
-                "--lambda_regression", type=float, default=1.0, least=0, help="weight of the loss"
-            )
+            add = parser.add_argument
+            add("--lambda_regression", type=float, default=1.0, least=0, help="weight of the loss")
         return parser
 
     def __init__(self, opt: Namespace):
@@ -34,22 +33,14 @@ class TemplateModel(BaseModel):
         self.loss_names = ["G"]  # self.loss_G, after a step
         self.visual_names = ["data_A", "output", "data_B"]  # self.data_A, …
         self.model_names = ["G"]  # self.netG, saved as latest_net_G.pth
-        self.netG = networks.define_G(
-            opt.input_nc, opt.output_nc, opt.ngf, opt.netG, norm=opt.norm,
-            use_dropout=not opt.no_dropout, init_type=opt.init_type, init_gain=opt.init_gain,
-        )  # fmt: skip
+        self.netG = networks.build_G(opt, opt.input_nc, opt.output_nc)
         if self.isTrain:
             self.criterion = torch.nn.L1Loss()
-            betas = (opt.beta1, 0.999)
-            self.optimizer = torch.optim.Adam(self.netG.parameters(), lr=opt.lr, betas=betas)
-            self.optimizers = [self.optimizer]
+            self.optimizer = self.add_adam(self.netG)  # or self.optimizers.append(any other)
 
     def set_input(self, input: Mapping[str, Any]) -> None:
         """Move a batch of the dataset to the device."""
-        a_to_b = self.opt.direction == "AtoB"
-        self.data_A = input["A" if a_to_b else "B"].to(self.device, non_blocking=True)
-        self.data_B = input["B" if a_to_b else "A"].to(self.device, non_blocking=True)
-        self.image_paths = input["A_paths" if a_to_b else "B_paths"]
+        self.data_A, self.data_B = self.take_pair(input)
 
     def forward(self) -> None:
         """Make the output; training and testing both call this."""

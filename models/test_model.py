@@ -32,10 +32,7 @@ class TestModel(BaseModel):
         super().__init__(opt)
         self.visual_names = ["real", "fake"]
         self.model_names = [f"G{opt.model_suffix}"]
-        self.netG = networks.define_G(
-            opt.input_nc, opt.output_nc, opt.ngf, opt.netG, opt.norm,
-            not opt.no_dropout, opt.init_type, opt.init_gain,
-        )  # fmt: skip
+        self.netG = networks.build_G(opt, opt.input_nc, opt.output_nc)
         setattr(self, f"netG{opt.model_suffix}", self.netG)
 
     def set_input(self, input: Mapping[str, Any]) -> None:

@@ -7,10 +7,7 @@ Row = TypeVar("Row")
 
 
 def choose(table: Mapping[str, Row], name: str, what: str) -> Row:
-    """The row called `name`; ValueError with the choices if there is none.
-
-    `what` is what the table lists, such as "norm".
-    """
+    """The row called `name`; ValueError with the choices if `what` ("norm") has no such row."""
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}; choose one of: {', '.join(table)}")
     return table[name]

@@ -1,4 +1,6 @@
-"""Which device to train on, among those that this machine has."""
+"""Which device to train on, among those that this machine has, and how much memory it took."""
+
+import sys
 
 import torch
 
@@ -60,3 +62,17 @@ def gpus_to_use(gpu_ids: str | None) -> list[int]:
             "Leave the flag out for the best device, or use --gpu_ids -1 for the CPU"
         )
     return ids
+
+
+def peak_memory(device: torch.device) -> str:
+    """A phrase: the most memory that this process has taken so far on `device`."""
+    if device.type == "cuda":
+        return f"peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on {device}"
+    if device.type == "mps":
+        return f"memory {torch.mps.driver_allocated_memory() / 2**30:.1f} GiB on {device}"
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return "peak memory unknown"
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"peak memory {used / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB"

@@ -1,4 +1,4 @@
-"""How numbers are held and networks run: precision, compilation, and the CPU's memory allocator."""
+"""How networks run: precision, compilation, and the CPU's memory allocator."""
 
 import ctypes
 from collections.abc import Callable, Iterable
@@ -35,36 +35,26 @@ def configure(device: torch.device, precision: str) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks; other C libraries are left alone.
-
-    It gives every large tensor back to the kernel, which clears its pages anew each time.
-    """
+    """Let glibc keep large freed blocks: the kernel would clear the pages for each tensor anew."""
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(M_MMAP_THRESHOLD, 2**30)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """A block in which convolutions compute in the precision's type; weights stay float32.
-
-    Casts of weights are not kept for the next call: one made before an optimizer's step, or
-    without gradients, would be wrong after it, and a step has both.
-    """
+    """A block in which convolutions compute in the precision's type; weights stay float32."""
     dtype = PRECISIONS[precision].dtype
+    # a cast of weights that is kept would be wrong after the optimizer's step
     return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext()
 
 
 def compile_networks(nets: Iterable[nn.Module], graphs: bool, fixed_shapes: bool) -> None:
     """Compile networks in place; type and state-dict keys stay. The first calls take minutes.
 
-    Args:
-        nets: not in DistributedDataParallel, whose hooks then work as ever.
-        graphs: record their kernels in CUDA graphs, because starting them one by one takes longer
-            than a batch of one image. Before each step call
-            `torch.compiler.cudagraph_mark_step_begin` then.
-        fixed_shapes: whether all images have one size.
+    DistributedDataParallel stays around them. `graphs`: CUDA graphs start their kernels; call
+    `torch.compiler.cudagraph_mark_step_begin` before each step. `fixed_shapes`: one size of images.
     """
     from torch._dynamo import config  # takes a second, so not at the top
 

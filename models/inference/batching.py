@@ -26,16 +26,10 @@ Batch = dict[str, Any]
 def image_batches(
     model: Any, images: Iterable[Batch], size: int, compiled: bool
 ) -> Iterator[Batch]:
-    """Batches that a model, ready to test, tests as it would test their images one by one.
+    """Batches of up to `size` images that a model tests as it would test them one by one.
 
-    A line says where that cannot be. Compiled networks want batches of one size: the last of a row
-    is filled up with copies of its last image.
-
-    Args:
-        model: its networks are prepared for batches, unless `size` is 1.
-        images: batches of one from a loader; no more than two batches of them are held.
-        size: images in a batch, at most.
-        compiled: whether the networks of the model are.
+    A line says where that cannot be. `images` are batches of one, and the networks of the model are
+    changed in place. Compiled networks want batches of one size: copies fill up the last of a row.
     """
     nets = list(model.named_networks().values())
     obstacle = batching_obstacle(model, nets) if size > 1 else None
@@ -46,10 +40,7 @@ def image_batches(
         return
     normalize_per_image(nets)
     if any(isinstance(m, _DropoutNd) and m.training and m.p for m in _modules(nets)):
-        print0(
-            f"--batch_size {size} draws the noise of dropout for a whole batch, so images differ "
-            "from those of --batch_size 1; --eval tests without dropout"
-        )
+        print0(f"--batch_size {size}: other noise of dropout than one by one; --eval has none")
     for _, row in itertools.groupby(images, key=_shapes):
         while group := list(itertools.islice(row, size)):
             yield join(group, size if compiled else len(group))
@@ -57,9 +48,8 @@ def image_batches(
 
 def batching_obstacle(model: Any, nets: Iterable[nn.Module]) -> str | None:
     """Why images must be tested one by one, the end of a sentence; None where they need not."""
-    foreign = unsupported_modules(nets)
-    if not {getattr(type(model), name).__module__ for name in METHODS} <= OWN:
-        foreign = type(model).__name__
+    own = {getattr(type(model), name).__module__ for name in METHODS} <= OWN
+    foreign = unsupported_modules(nets) if own else type(model).__name__
     return f"{foreign} may look at all images of a batch at once" if foreign else None
 
 

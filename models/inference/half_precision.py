@@ -1,6 +1,7 @@
 """Networks for testing in bfloat16 or float16: weights of half the size, float32 images."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +14,9 @@ MANY_PIXELS = 1024  # from here on group norm is the faster one
 
 
 def halve(nets: Iterable[nn.Module], dtype: torch.dtype) -> None:
-    """Let networks, from tensor to tensor, compute in `dtype`, in place.
+    """Let networks compute in `dtype`, in place; norm layers keep float32 weights and statistics.
 
-    Autocast, which training uses, casts all weights again for every batch. Norm layers keep float32
-    weights and statistics. A network with parts that are not known might mix its weights with
-    float32, and is left to autocast.
+    Autocast casts all weights for every batch; a network with unknown parts is left to it.
     """
     for net in nets:
         if not unsupported_modules([net]):
@@ -28,23 +27,17 @@ def halve(nets: Iterable[nn.Module], dtype: torch.dtype) -> None:
                 if isinstance(module, (_ConvNd, nn.Linear)):
                     module.to(dtype)
             net.to(memory_format=torch.channels_last)
-            net.forward = _computing_in(net.forward, dtype)
+            net.forward = partial(_compute_in, dtype, net.forward)
 
 
-def _computing_in(forward: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable:
-    def forward_of_half(x: Tensor) -> Tensor:
-        x = x.to(dtype, memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, enabled=False):
-            return forward(x).float()
-
-    return forward_of_half
+def _compute_in(dtype: torch.dtype, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    x = x.to(dtype, memory_format=torch.channels_last)
+    with torch.autocast(x.device.type, enabled=False):
+        return forward(x).float()
 
 
 class ChannelsLastNorm(nn.InstanceNorm2d):
-    """Instance norm that stays in channels_last on a CPU, where F.instance_norm copies.
-
-    Its sums of squares are as exact as bfloat16 and float16 are, not as float32 is.
-    """
+    """Instance norm without F.instance_norm's copies on a CPU; not exact enough for float32."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""

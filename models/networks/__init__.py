@@ -7,9 +7,10 @@ The functions take what they need by name, so they can be called from a notebook
 
 # ruff: noqa: F401
 
+from argparse import Namespace
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import Identity
 
 from models.networks.discriminators import DISCRIMINATORS, NLayerDiscriminator, PixelDiscriminator
@@ -84,3 +85,21 @@ def define_D(
     row = choose(DISCRIMINATORS, netD, "netD")
     net = row.build(input_nc, ndf, n_layers_D, get_norm_layer(norm))
     return init_net(net, init_type, init_gain)
+
+
+def build_G(opt: Namespace, input_nc: int, output_nc: int) -> nn.Module:
+    """`define_G` as --netG, --ngf, --norm, --no_dropout, --init_type and --init_gain say."""
+    options = (opt.ngf, opt.netG, opt.norm, not opt.no_dropout, opt.init_type, opt.init_gain)
+    return define_G(input_nc, output_nc, *options)
+
+
+def build_D(opt: Namespace, input_nc: int) -> nn.Module:
+    """`define_D` as --netD, --ndf, --n_layers_D, --norm, --init_type and --init_gain say."""
+    options = (opt.ndf, opt.netD, opt.n_layers_D, opt.norm, opt.init_type, opt.init_gain)
+    return define_D(input_nc, *options)
+
+
+def gradient_penalty(opt: Namespace, netD: nn.Module, real: Tensor, fake: Tensor) -> Tensor | float:
+    """`cal_gradient_penalty` with --lambda_gp; 0.0 for a --gan_mode other than wgangp."""
+    weight = opt.lambda_gp if opt.gan_mode == "wgangp" else 0.0
+    return cal_gradient_penalty(netD, real, fake, real.device, lambda_gp=weight)[0]

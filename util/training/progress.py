@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from util import checkpoint, device_memory, distributed
+from util import checkpoint, distributed
+from util.devices import peak_memory
 from util.reports.loss_log import LossLog
 from util.reports.training_page import TrainingPage
 from util.reports.wandb_log import WandbLog
@@ -128,7 +129,7 @@ class Progress:
         first = spent.images and spent.images == self.clock.images  # epoch of this start
         if first and distributed.is_main():
             advice = self.loader.waiting_advice(spent.share_waiting)
-            for line in filter(None, (device_memory.peak(self.opt.device), advice)):
+            for line in filter(None, (peak_memory(self.opt.device), advice)):
                 distributed.print0(line)
 
     def _replace_earlier_run(self) -> None:
