@@ -28,8 +28,8 @@ class ColorizationDataset(BaseDataset):
         parser.set_defaults(input_nc=1, output_nc=2, direction="AtoB")
         return parser
 
-    @staticmethod
-    def check_options(opt: Namespace) -> Iterator[str]:
+    @classmethod
+    def check_options(cls, opt: Namespace) -> Iterator[str]:
         """A has one channel, B two; --model colorization, which wants more, says so itself."""
         if opt.model != "colorization" and channels(opt) != (1, 2):
             yield (
