@@ -25,14 +25,13 @@ class AlignedDataset(BaseDataset):
         super().__init__(opt)
         folder = os.path.join(self.root, opt.phase)
         self.grey_A, self.grey_B = grey = [count == 1 for count in channels(opt)]
-        self.pairs: list[tuple[str, ...]]  # one path for each reader
         if os.path.isdir(folder):
-            self.readers = [ImageReader(opt, *grey)]
-            self.pairs = [(path,) for path in make_dataset(folder)]
+            self.readers = [ImageReader(opt, *grey)]  # one for both
+            pairs = [(path, path) for path in make_dataset(folder)]
         else:
             self.readers = [ImageReader(opt, one) for one in grey]
-            self.pairs = [*_matching(*two_folders(self.root, opt.phase))]
-        self.pairs = self.pairs[: int(min(opt.max_dataset_size, len(self.pairs)))]
+            pairs = _matching(*two_folders(self.root, opt.phase))
+        self.pairs = pairs[: int(min(opt.max_dataset_size, len(pairs)))]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -40,9 +39,8 @@ class AlignedDataset(BaseDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One pair: A (C, H, W), B (C, H, W) with the same crop and flip, A_paths, B_paths."""
         paths = self.pairs[index]
-        A, B = (
-            image for read, path in zip(self.readers, paths, strict=True) for image in read(path)
-        )
+        files = zip(self.readers, paths, strict=False)
+        A, B = (image for read, path in files for image in read(path))
         if A.size != B.size:
             raise UserError(_unequal(self.opt.preprocess, *paths))
         params = get_params(self.opt, A.size)
@@ -50,12 +48,12 @@ class AlignedDataset(BaseDataset):
             "A": get_transform(self.opt, params, self.grey_A)(A),
             "B": get_transform(self.opt, params, self.grey_B)(B),
             "A_paths": paths[0],
-            "B_paths": paths[-1],
+            "B_paths": paths[1],
         }
 
     def to_cache(self) -> Files:
         """The files of all pairs."""
-        return list(zip(self.readers, zip(*self.pairs, strict=True), strict=True))
+        return list(zip(self.readers, zip(*self.pairs, strict=True), strict=False))
 
 
 def _unequal(preprocess: str, *paths: str) -> str:

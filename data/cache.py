@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,10 +81,7 @@ def fill(dataset: BaseDataset) -> None:
 
 
 def identity(dataset: BaseDataset, files: Sequence[File]) -> tuple[Path, bytes]:
-    """The cache file, one for each way to prepare a dataset; 16 bytes that change with the images.
-
-    They change with the version of PIL as well.
-    """
+    """The cache file, one for each way to prepare a dataset, and a digest of its images and PIL."""
     root = os.path.abspath(dataset.root)
     ways = [reader.way for reader, _ in dataset.to_cache()]
     key = hashlib.blake2b(repr((root, type(dataset).__name__, ways)).encode(), digest_size=6)
@@ -115,7 +111,7 @@ def write(path: Path, digest: bytes, files: Sequence[File]) -> None:
 def write_images(file: BinaryIO, files: Sequence[File], folder: Path) -> None:
     """Write the pixels of all files and their index; UserError if `folder` has no room for them."""
     index, end = [], 0
-    hidden = not (distributed.is_main() and sys.stderr.isatty())
+    hidden = None if distributed.is_main() else True  # None: where there is no terminal
     bar = tqdm(read_all(files), "reading", len(files), unit="file", disable=hidden, leave=False)
     for done, images in enumerate(bar):
         if done % 16 == 1:  # judge by those written so far

@@ -19,13 +19,9 @@ def is_image_file(filename: str) -> bool:
 
 
 def make_dataset(dir: str, max_dataset_size: float = float("inf")) -> list[str]:
-    """List the images under `dir`, in its sub-folders and behind symbolic links too.
+    """The sorted paths of the images under `dir`, also in sub-folders and behind symbolic links.
 
-    Returns:
-        Paths that begin with `dir`, sorted, and no more than `max_dataset_size`.
-
-    Raises:
-        UserError: there is no such folder, it cannot be read, or it has no image in it.
+    UserError if there is no such folder, or no image in it.
     """
     if not os.path.isdir(dir):
         raise UserError(_missing(dir))
@@ -90,8 +86,7 @@ def two_folders(root: str, phase: str) -> tuple[str, str]:
     raise UserError(
         f"no images for --phase {phase} in --dataroot {root}: looked for {phase}A/ with {phase}B/, "
         f"A/{phase}/ with B/{phase}/, and with --dataset_mode aligned (--model pix2pix) for "
-        f"{phase}/ with A and B side by side in one image; {contents(root)}. Check --dataroot, "
-        "--phase and --dataset_mode"
+        f"{phase}/ with A and B side by side; {contents(root)}. Check --dataroot, --phase"
     )
 
 
@@ -100,9 +95,10 @@ def pair_by_stem(
 ) -> tuple[list[tuple[str, str]], list[str], list[str]]:
     """Pair the images of two folders by their relative paths without ending and suffix.
 
+    Names that do not end in `ending_A`, `ending_B` are passed over.
+
     Returns:
         The pairs (path of A, path of B), then the images of A and those of B without a partner.
-        Names that do not end in `ending_A`, `ending_B` are passed over.
     """
     A, B = _by_stem(folder_A, ending_A), _by_stem(folder_B, ending_B)
     pairs = [(path, B[stem]) for stem, path in A.items() if stem in B]

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import InterpolationMode
 
 from data.transforms import BICUBIC, prepare
@@ -54,9 +54,7 @@ class ImageReader:
             return (image,)
         half, height = image.width // 2, image.height  # of an odd width the last column is dropped
         if not half:
-            raise UserError(
-                f"{path} is 1x{height}, too narrow for two images side by side; remove it"
-            )
+            raise UserError(f"{path} is 1x{height}, too narrow for images side by side; remove it")
         return image.crop((0, 0, half, height)), image.crop((half, 0, 2 * half, height))
 
     def read(self, path: str) -> tuple[Image.Image, ...]:
@@ -68,12 +66,7 @@ class ImageReader:
 
 
 def load_image(path: str, mode: str = "RGB") -> Image.Image:
-    """Read an image file, upright (EXIF), in 8 bits a channel and without transparency.
-
-    Args:
-        path: the file; UserError if it cannot be read as an image.
-        mode: "RGB" or "L".
-    """
+    """Read an image file, upright (EXIF), in 8 bits a channel: "RGB" or "L", no transparency."""
     with open_image(path) as image:
         image.load()
         with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
@@ -103,6 +96,8 @@ def open_image(path: str) -> Iterator[Image.Image]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "this is no image file of a known format"
     if isinstance(error, Image.DecompressionBombError):
         return f"{str(error).partition(',')[0]}, so make it smaller or cut it up"
     return getattr(error, "strerror", None) or one_line(error) or type(error).__name__

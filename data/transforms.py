@@ -44,11 +44,7 @@ def resized_size(opt: Namespace, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def get_params(opt: Namespace, size: tuple[int, int]) -> dict[str, Any]:
-    """Draw one crop and one flip, to be used for several images that must stay aligned.
-
-    Args:
-        opt: reads preprocess, load_size and crop_size.
-        size: (width, height) of the image before preprocessing.
+    """Draw one crop and one flip for images of one (width, height) that must stay aligned.
 
     Returns:
         {"crop_pos": (x, y), "flip": bool}, for `get_transform`.

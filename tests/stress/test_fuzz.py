@@ -192,7 +192,7 @@ def postscript(path):
 
 IMAGES = {
     huge: r"a.png: .*3600000000 pixels.* make it smaller",
-    postscript: "cannot identify image file",  # and is not run
+    postscript: "no image file of a known format",  # and is not run
     getattr(os, "mkfifo", None): "a pipe or a device",  # and does not hang
 }
 

@@ -336,7 +336,7 @@ from torch.utils.data import _utils
 _utils.MP_STATUS_CHECK_INTERVAL = 0.1  # seconds that torch waits for a worker
 class Stuck(Noise):
     def __getitem__(self, index):
-        return time.sleep(600 * index) or super().__getitem__(index)
+        return time.sleep(100 * index) or super().__getitem__(index)
 loader = Loader(Stuck(), options(num_threads=1, batch_size=1, serial_batches=True))
 batches = iter(loader)
 next(batches)
