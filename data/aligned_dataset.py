@@ -2,12 +2,9 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Iterator
 from typing import Any
 
-from PIL import Image
-
-from data.base_dataset import BaseDataset, Files, channels, check_channels
+from data.base_dataset import BaseDataset, Files, channels
 from data.image_folder import make_dataset, pair_by_stem, shortened, two_folders
 from data.image_io import ImageReader, load_image
 from data.transforms import get_params, get_transform
@@ -22,59 +19,51 @@ class AlignedDataset(BaseDataset):
     - A/{phase}/ and B/{phase}/: the same.
     """
 
-    @staticmethod
-    def check_options(opt: Namespace) -> Iterator[str]:
-        """Images are RGB or grey."""
-        return check_channels(opt, "input_nc", "output_nc")
+    rgb_or_grey = ("input_nc", "output_nc")
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         folder = os.path.join(self.root, opt.phase)
-        self.side_by_side = os.path.isdir(folder)
-        if self.side_by_side:
-            self.pairs = [(path, path) for path in make_dataset(folder, opt.max_dataset_size)]
+        self.grey_A, self.grey_B = grey = [count == 1 for count in channels(opt)]
+        if os.path.isdir(folder):
+            self.readers = [ImageReader(opt, *grey)]  # one for both
+            pairs = [(path, path) for path in make_dataset(folder)]
         else:
+            self.readers = [ImageReader(opt, one) for one in grey]
             pairs = _matching(*two_folders(self.root, opt.phase))
-            self.pairs = pairs[: int(min(opt.max_dataset_size, len(pairs)))]
-        self.grey_A, self.grey_B = (count == 1 for count in channels(opt))
-        self.read_both = ImageReader(opt, self.grey_A, self.grey_B)
-        self.read_A, self.read_B = ImageReader(opt, self.grey_A), ImageReader(opt, self.grey_B)
+        self.pairs = pairs[: int(min(opt.max_dataset_size, len(pairs)))]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One pair: A (C, H, W), B (C, H, W) with the same crop and flip, A_paths, B_paths."""
-        path_A, path_B = self.pairs[index]
-        if self.side_by_side:
-            A, B = self.read_both(path_A)
-        else:
-            (A,), (B,) = self.read_A(path_A), self.read_B(path_B)
-            self._check_sizes(A, B, path_A, path_B)
+        paths = self.pairs[index]
+        files = zip(self.readers, paths, strict=False)
+        A, B = (image for read, path in files for image in read(path))
+        if A.size != B.size:
+            raise UserError(_unequal(self.opt.preprocess, *paths))
         params = get_params(self.opt, A.size)
         return {
             "A": get_transform(self.opt, params, self.grey_A)(A),
             "B": get_transform(self.opt, params, self.grey_B)(B),
-            "A_paths": path_A,
-            "B_paths": path_B,
+            "A_paths": paths[0],
+            "B_paths": paths[1],
         }
 
     def to_cache(self) -> Files:
         """The files of all pairs."""
-        paths_A, paths_B = zip(*self.pairs, strict=True)
-        if self.side_by_side:
-            return [(self.read_both, paths_A)]
-        return [(self.read_A, paths_A), (self.read_B, paths_B)]
+        return list(zip(self.readers, zip(*self.pairs, strict=True), strict=False))
 
-    def _check_sizes(self, A: Image.Image, B: Image.Image, path_A: str, path_B: str) -> None:
-        """Stop if a crop of A would not show the same part as the same crop of B."""
-        if A.size != B.size:
-            A, B = load_image(path_A), load_image(path_B)  # as they are in the files
-            raise UserError(
-                f"{path_A} is {A.width}x{A.height} and {path_B} is {B.width}x{B.height}: with "
-                f"--preprocess {self.opt.preprocess} the two do not match; make them equal in "
-                "size, or use --preprocess resize_and_crop"
-            )
+
+def _unequal(preprocess: str, *paths: str) -> str:
+    """Say that a crop of A would not show the same part as the same crop of B."""
+    A, B = map(load_image, paths)  # as they are in the files
+    return (
+        f"{paths[0]} is {A.width}x{A.height} and {paths[1]} is {B.width}x{B.height}: with "
+        f"--preprocess {preprocess} the two do not match; make them equal in size, or use "
+        "--preprocess resize_and_crop"
+    )
 
 
 def _matching(*folders: str) -> list[tuple[str, str]]:

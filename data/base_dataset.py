@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from data.image_io import ImageReader
 from data.transforms import get_params, get_transform
 
-__all__ = ["BaseDataset", "channels", "check_channels", "get_params", "get_transform"]
+__all__ = ["BaseDataset", "channels", "get_params", "get_transform"]
 
 Files = Sequence[tuple[ImageReader, Sequence[str]]]  # each reader, and the paths that it reads
 
@@ -25,6 +25,7 @@ class BaseDataset(Dataset[Any], ABC):
     """
 
     provides: tuple[str, ...] = ("A", "B")  # the images in a sample, for models to compare with
+    rgb_or_grey: tuple[str, ...] = ()  # options that must be 3 or 1, such as "input_nc"
     quick_from_cache = True  # with --cache ram a sample takes a millisecond: no need of workers
 
     def __init__(self, opt: Namespace) -> None:
@@ -36,10 +37,15 @@ class BaseDataset(Dataset[Any], ABC):
         """Add options of this dataset, or change defaults; returns the parser."""
         return parser
 
-    @staticmethod
-    def check_options(opt: Namespace) -> Iterable[str]:
+    @classmethod
+    def check_options(cls, opt: Namespace) -> Iterable[str]:
         """Sentences about options that cannot work with this dataset; none if all is well."""
-        return ()
+        for name in cls.rgb_or_grey:
+            if vars(opt)[name] not in (1, 3):
+                yield (
+                    f"--{name} {vars(opt)[name]}: --dataset_mode {opt.dataset_mode} reads images "
+                    "with 3 channels, or 1 for grey; use one of these"
+                )
 
     @abstractmethod
     def __len__(self) -> int:
@@ -61,13 +67,3 @@ def channels(opt: Namespace) -> tuple[int, int]:
     """(channels of A, channels of B): the networks read A and write B, or the other way round."""
     pair = opt.input_nc, opt.output_nc
     return pair[::-1] if opt.direction == "BtoA" else pair
-
-
-def check_channels(opt: Namespace, *names: str) -> Iterator[str]:
-    """A dataset of images has three channels, or one for grey; for `check_options`."""
-    for name in names:
-        if vars(opt)[name] not in (1, 3):
-            yield (
-                f"--{name} {vars(opt)[name]}: --dataset_mode {opt.dataset_mode} reads images "
-                "with 3 channels, or 1 for grey; use one of these"
-            )

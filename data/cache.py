@@ -9,11 +9,9 @@ import hashlib
 import os
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,14 +61,11 @@ def fill(dataset: BaseDataset) -> None:
     """Have the readers of a dataset take their images from a cache file, made here if need be.
 
     All ranks call it, with the same dataset; the first of each machine writes.
-
-    Raises:
-        UserError: the disk has no room, or an image cannot be read.
     """
     files = list(
         dict.fromkeys((read, path) for read, paths in dataset.to_cache() for path in paths)
     )
-    path, digest = place(dataset), digest_of(files)
+    path, digest = identity(dataset, files)
     count = sum(len(reader.grayscale) for reader, _ in files)
     if distributed.local_rank() == 0:
         try:
@@ -85,30 +80,18 @@ def fill(dataset: BaseDataset) -> None:
     distributed.print0(f"--cache ram: {count} images, {size_text(len(cache.bytes))}, are in {path}")
 
 
-def place(dataset: BaseDataset) -> Path:
-    """The cache file of a dataset: one for each way to prepare it, replaced when images change."""
+def identity(dataset: BaseDataset, files: Sequence[File]) -> tuple[Path, bytes]:
+    """The cache file, one for each way to prepare a dataset, and a digest of its images and PIL."""
     root = os.path.abspath(dataset.root)
-    ways = [way(reader) for reader, _ in dataset.to_cache()]
+    ways = [reader.way for reader, _ in dataset.to_cache()]
     key = hashlib.blake2b(repr((root, type(dataset).__name__, ways)).encode(), digest_size=6)
     name = f"{os.path.basename(root)}-{dataset.opt.phase}-{key.hexdigest()}"
-    return Path(dataset.opt.checkpoints_dir) / ".image_cache" / name
-
-
-def way(reader: ImageReader) -> tuple:
-    """What the pixels depend on beside the files."""
-    opt = reader.opt
-    return opt.preprocess, opt.load_size, opt.crop_size, reader.grayscale, str(reader.method)
-
-
-def digest_of(files: Sequence[File]) -> bytes:
-    """16 bytes that change with the files, how they are prepared, and the version of PIL."""
     digest = hashlib.blake2b(PIL.__version__.encode(), digest_size=16)
     for reader, path in files:
-        digest.update(repr((way(reader), os.path.abspath(path))).encode())
-        with suppress(OSError):  # reading it will say what is wrong
-            stat = os.stat(path)
-            digest.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
-    return digest.digest()
+        stat = os.stat(path) if os.path.exists(path) else None  # reading it will say what is wrong
+        stamp = stat and (stat.st_size, stat.st_mtime_ns)
+        digest.update(repr((reader.way, os.path.abspath(path), stamp)).encode())
+    return Path(dataset.opt.checkpoints_dir) / ".image_cache" / name, digest.digest()
 
 
 def write(path: Path, digest: bytes, files: Sequence[File]) -> None:
@@ -126,16 +109,12 @@ def write(path: Path, digest: bytes, files: Sequence[File]) -> None:
 
 
 def write_images(file: BinaryIO, files: Sequence[File], folder: Path) -> None:
-    """Write the pixels of all files and their index.
-
-    Raises:
-        UserError: judging by those written so far, the disk of `folder` has no room for them.
-    """
+    """Write the pixels of all files and their index; UserError if `folder` has no room for them."""
     index, end = [], 0
-    hidden = not (distributed.is_main() and sys.stderr.isatty())
+    hidden = None if distributed.is_main() else True  # None: where there is no terminal
     bar = tqdm(read_all(files), "reading", len(files), unit="file", disable=hidden, leave=False)
     for done, images in enumerate(bar):
-        if done % 16 == 1:
+        if done % 16 == 1:  # judge by those written so far
             rest, free = end // done * (len(files) - done), shutil.disk_usage(folder).free
             if rest > free:
                 raise UserError(

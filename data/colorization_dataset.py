@@ -28,14 +28,13 @@ class ColorizationDataset(BaseDataset):
         parser.set_defaults(input_nc=1, output_nc=2, direction="AtoB")
         return parser
 
-    @staticmethod
-    def check_options(opt: Namespace) -> Iterator[str]:
+    @classmethod
+    def check_options(cls, opt: Namespace) -> Iterator[str]:
         """A has one channel, B two; --model colorization, which wants more, says so itself."""
         if opt.model != "colorization" and channels(opt) != (1, 2):
             yield (
-                f"--input_nc {opt.input_nc} --output_nc {opt.output_nc} --direction "
-                f"{opt.direction}: in --dataset_mode {opt.dataset_mode} A is L (1 channel) and B "
-                "is ab (2 channels); leave these three options out"
+                f"--input_nc {opt.input_nc} --output_nc {opt.output_nc} --direction {opt.direction}"
+                f": --dataset_mode {opt.dataset_mode} has A = L, B = ab; leave these three out"
             )
 
     def __init__(self, opt: Namespace) -> None:

@@ -1,6 +1,5 @@
 """Finding image files; every way in which that fails ends in a UserError."""
 
-import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,17 +19,9 @@ def is_image_file(filename: str) -> bool:
 
 
 def make_dataset(dir: str, max_dataset_size: float = float("inf")) -> list[str]:
-    """List the images under `dir`, in its sub-folders and behind symbolic links too.
+    """The sorted paths of the images under `dir`, also in sub-folders and behind symbolic links.
 
-    Args:
-        dir: the folder; the paths returned begin with it.
-        max_dataset_size: return no more than this many.
-
-    Returns:
-        Paths in the order of `sorted`.
-
-    Raises:
-        UserError: there is no such folder, it cannot be read, or it has no image in it.
+    UserError if there is no such folder, or no image in it.
     """
     if not os.path.isdir(dir):
         raise UserError(_missing(dir))
@@ -51,10 +42,8 @@ def walk(folder: str) -> Iterator[str]:
         try:
             stat, entries = os.stat(folder), list(os.scandir(folder))
         except OSError as error:
-            raise UserError(
-                f"cannot list the folder {one_line(folder)}: {error.strerror}; mend its "
-                "permissions or remove it"
-            ) from error
+            problem = f"cannot list the folder {one_line(folder)}: {error.strerror}"
+            raise UserError(f"{problem}; mend its permissions or remove it") from error
         here = stat.st_dev, stat.st_ino
         for entry in entries if here not in above else ():
             # is_dir() asks the disk about links only, and fails on a link to itself
@@ -68,24 +57,16 @@ def _missing(folder: str) -> str:
     """Say that a folder is missing, and what is there instead."""
     if os.path.exists(folder):
         return f"{folder} is a file, and a folder of images is needed; check --dataroot"
-    path = Path(folder).absolute()
-    parent = next(above for above in path.parents if os.path.isdir(above))
-    name = path.relative_to(parent).parts[0]
-    close = difflib.get_close_matches(name, {*_names(parent)} - {name}, n=1)
-    hint = f" Did you mean {one_line(close[0])} instead of {name}?" if close else ""
-    return f"there is no folder {folder}; {contents(parent)}.{hint} Check --dataroot and --phase"
+    parent = next(above for above in Path(folder).absolute().parents if os.path.isdir(above))
+    return f"there is no folder {folder}; {contents(parent)}. Check --dataroot and --phase"
 
 
 def contents(folder: str | Path) -> str:
     """A phrase that lists what is in a folder, for messages."""
-    return f"{folder} holds {one_line(shortened(_names(folder))) or 'nothing'}"
-
-
-def _names(folder: str | Path) -> list[str]:
     try:
-        return sorted(os.listdir(folder))
+        return f"{folder} holds {one_line(shortened(sorted(os.listdir(folder)))) or 'nothing'}"
     except OSError as error:
-        return [f"what cannot be listed ({error.strerror})"]
+        return f"{folder} cannot be listed ({error.strerror})"
 
 
 def shortened(names: list[str], most: int = 10) -> str:
@@ -95,11 +76,7 @@ def shortened(names: list[str], most: int = 10) -> str:
 
 
 def two_folders(root: str, phase: str) -> tuple[str, str]:
-    """The folders of A and of B: {phase}A and {phase}B, or A/{phase} and B/{phase}.
-
-    Raises:
-        UserError: neither is there.
-    """
+    """The folders of A and of B: {phase}A and {phase}B, or A/{phase} and B/{phase}."""
     for name_A, name_B in ((f"{phase}A", f"{phase}B"), (f"A/{phase}", f"B/{phase}")):
         folders = os.path.join(root, name_A), os.path.join(root, name_B)
         if all(map(os.path.isdir, folders)):
@@ -109,8 +86,7 @@ def two_folders(root: str, phase: str) -> tuple[str, str]:
     raise UserError(
         f"no images for --phase {phase} in --dataroot {root}: looked for {phase}A/ with {phase}B/, "
         f"A/{phase}/ with B/{phase}/, and with --dataset_mode aligned (--model pix2pix) for "
-        f"{phase}/ with A and B side by side in one image; {contents(root)}. Check --dataroot, "
-        "--phase and --dataset_mode"
+        f"{phase}/ with A and B side by side; {contents(root)}. Check --dataroot, --phase"
     )
 
 
@@ -119,12 +95,10 @@ def pair_by_stem(
 ) -> tuple[list[tuple[str, str]], list[str], list[str]]:
     """Pair the images of two folders by their relative paths without ending and suffix.
 
+    Names that do not end in `ending_A`, `ending_B` are passed over.
+
     Returns:
         The pairs (path of A, path of B), then the images of A and those of B without a partner.
-        Names that do not end in `ending_A`, `ending_B` are passed over.
-
-    Raises:
-        UserError: a name that is there twice, or a folder without images.
     """
     A, B = _by_stem(folder_A, ending_A), _by_stem(folder_B, ending_B)
     pairs = [(path, B[stem]) for stem, path in A.items() if stem in B]
@@ -142,7 +116,6 @@ def _by_stem(folder: str, ending: str) -> dict[str, str]:
         first = paths.setdefault(stem.removesuffix(ending), path)
         if first != path:
             raise UserError(
-                f"{first} and {path} have one name before the suffix, so that it is not "
-                "clear which one belongs to the pair; rename or remove one"
+                f"{first} and {path} have one name before the suffix; rename or remove one"
             )
     return paths

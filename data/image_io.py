@@ -11,21 +11,19 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import InterpolationMode
 
-from data.transforms import prepare
+from data.transforms import BICUBIC, prepare
 from util.errors import UserError, one_line
 
 ORIENTATION = 0x0112  # the EXIF tag
 # Told by content, not by name. PIL knows more, among them PostScript, which is a program to run.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
-PART = 1 << 20  # values at a time
 _one_at_a_time = threading.Lock()  # warning filters are the whole process's
 
 
 class ImageReader:
     """Reads image files for a dataset, or takes their images from the cache once there is one.
 
-    Images come out prepared (grey or RGB, resized for --preprocess) in both cases; `get_transform`
-    then finds nothing to resize, and crops and flips them.
+    Images come out grey or RGB, and resized for --preprocess; `get_transform` crops and flips them.
 
     Args:
         opt: reads preprocess, load_size and crop_size.
@@ -34,21 +32,16 @@ class ImageReader:
     """
 
     def __init__(
-        self,
-        opt: Namespace,
-        *grayscale: bool,
-        method: InterpolationMode | int = InterpolationMode.BICUBIC,
+        self, opt: Namespace, *grayscale: bool, method: InterpolationMode | int = BICUBIC
     ) -> None:
         self.opt, self.grayscale, self.method = opt, grayscale or (False,), method
+        way = opt.preprocess, opt.load_size, opt.crop_size, self.grayscale, str(method)
+        self.way = repr(way)  # what the pixels depend on beside the files
         self.cached: Callable[[int], Image.Image] | None = None  # image number N of the cache
         self.places: dict[str, int] = {}  # path: the number of its first image there
 
     def __call__(self, path: str) -> tuple[Image.Image, ...]:
-        """The images in a file, from left to right.
-
-        Raises:
-            UserError: the file cannot be read as an image, or is too narrow to be divided.
-        """
+        """The images in a file, from left to right; UserError if it cannot be read."""
         if self.cached is None or path not in self.places:
             return self.read(path)
         first = self.places[path]
@@ -61,10 +54,7 @@ class ImageReader:
             return (image,)
         half, height = image.width // 2, image.height  # of an odd width the last column is dropped
         if not half:
-            raise UserError(
-                f"{path} is {image.width}x{height}, too narrow for two images side by side; "
-                "replace it or move it elsewhere"
-            )
+            raise UserError(f"{path} is 1x{height}, too narrow for images side by side; remove it")
         return image.crop((0, 0, half, height)), image.crop((half, 0, 2 * half, height))
 
     def read(self, path: str) -> tuple[Image.Image, ...]:
@@ -76,15 +66,7 @@ class ImageReader:
 
 
 def load_image(path: str, mode: str = "RGB") -> Image.Image:
-    """Read an image file, upright, in 8 bits a channel.
-
-    Args:
-        path: the file; the orientation that its EXIF data give is applied.
-        mode: "RGB" or "L". Transparency is dropped, values of 16 bits are scaled to 8.
-
-    Raises:
-        UserError: the file cannot be read as an image, with its path and the reason.
-    """
+    """Read an image file, upright (EXIF), in 8 bits a channel: "RGB" or "L", no transparency."""
     with open_image(path) as image:
         image.load()
         with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
@@ -109,10 +91,8 @@ def open_image(path: str) -> Iterator[Image.Image]:
     except UserError:
         raise
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
-        raise UserError(
-            f"cannot read the image {one_line(path)}: {_reason(error)}; replace it or move it "
-            "elsewhere"
-        ) from error
+        problem = f"cannot read the image {one_line(path)}: {_reason(error)}"
+        raise UserError(f"{problem}; replace it or move it elsewhere") from error
 
 
 def _reason(error: Exception) -> str:
@@ -130,10 +110,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """
     if not image.mode.startswith("I"):
         return image
-    values = np.asarray(image)
-    scale = 1 if image.mode == "I" and values.max() <= 255 else 257
-    rounded = np.empty(values.size, np.uint8)
-    for start in range(0, values.size, PART):  # all at once in float64 takes gigabytes
-        part = values.reshape(-1)[start : start + PART].astype(np.float64)
-        rounded[start : start + PART] = (part / scale).round().clip(0, 255)
-    return Image.fromarray(rounded.reshape(values.shape))
+    values = np.asarray(image).clip(0, 65535).astype(np.uint16)
+    if image.mode != "I" or values.max() > 255:
+        values = values // 257 + (values % 257 > 128)  # rounded
+    return Image.fromarray(values.astype(np.uint8))

@@ -4,7 +4,11 @@ Neither the number of workers nor how they are started, nor the number of ranks 
 batch size, nor where a run was resumed changes a sample or its place in the epoch.
 """
 
+import atexit
+import multiprocessing
 import os
+import signal
+import weakref
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +21,6 @@ from data.base_dataset import BaseDataset
 from data.image_folder import shortened
 from data.sampler import EpochSampler
 from data.seeding import Failure, SeededDataset
-from data.worker_signals import end_workers_at_exit, leave_signals_to_training
 from util import distributed
 from util.errors import UserError
 
@@ -28,18 +31,11 @@ class Loader:
     """Iterating yields the collated batches of this rank, for the epoch of `set_epoch`.
 
     Workers start with the first iteration and stay for all epochs. All ranks of a machine together
-    have no more of them than it has processor cores.
-
-    Args:
-        dataset: not empty, or there is a UserError.
-        opt: reads batch_size (of one rank), num_threads, serial_batches, max_dataset_size, seed
-            and device.
-        start_method: "fork", "spawn" or "forkserver"; None is Python's choice here.
+    have no more of them than it has processor cores. `start` is how they start: "fork", "spawn" or
+    "forkserver"; None is Python's choice.
     """
 
-    def __init__(
-        self, dataset: BaseDataset, opt: Namespace, start_method: str | None = None
-    ) -> None:
+    def __init__(self, dataset: BaseDataset, opt: Namespace, start: str | None = None) -> None:
         if not len(dataset):
             raise UserError(f"--dataset_mode {opt.dataset_mode} has no images in {opt.dataroot}")
         self.dataset = dataset
@@ -58,13 +54,13 @@ class Loader:
             batch_sampler=self.sampler,
             num_workers=self.num_threads,
             persistent_workers=self.num_threads > 0,
-            multiprocessing_context=start_method if self.num_threads > 0 else None,
+            multiprocessing_context=start if self.num_threads > 0 else None,
             pin_memory=opt.device.type == "cuda",
             collate_fn=collate,
-            worker_init_fn=leave_signals_to_training,
+            worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # or each epoch would draw from the training's generator
         )
-        end_workers_at_exit(self.batches)
+        atexit.register(_end_workers, weakref.ref(self.batches))
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the epoch of the next iteration, which with the seed decides all that is random.
@@ -84,7 +80,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield batches; UserError for a bad image, unequal sizes, or a worker that was killed."""
-        with worker_trouble_explained(self.num_threads):
+        with explain_worker_trouble(self.num_threads):
             for batch in self.batches:
                 if isinstance(batch, Failure):
                     raise UserError(batch.message)
@@ -92,10 +88,7 @@ class Loader:
         self.set_epoch(self.sampler.epoch + 1)  # for loops that do not say which
 
     def waiting_advice(self, share: float) -> str | None:
-        """What to try when training waited for data for this share (0 to 1) of the time, if much.
-
-        A sentence to print; None if it hardly waited.
-        """
+        """What to try if training waited for data for much of the time; `share` is 0 to 1."""
         if share < WORTH_MENTIONING:
             return None
         cores, remedies = share_of_cores(), []
@@ -141,7 +134,7 @@ def collate(samples: list[Any]) -> Any:
 
 
 @contextmanager
-def worker_trouble_explained(num_threads: int) -> Iterator[None]:
+def explain_worker_trouble(num_threads: int) -> Iterator[None]:
     """Turn the many ways in which torch reports a killed worker into a UserError."""
     try:
         yield
@@ -149,7 +142,27 @@ def worker_trouble_explained(num_threads: int) -> Iterator[None]:
         if not num_threads or str(error).startswith("Caught "):  # it comes from the dataset
             raise
         raise UserError(
-            f"loading images in {num_threads} processes failed ({error}). Unless one of them "
-            "printed an error of its own, memory, shared memory (/dev/shm) or open files ran out: "
-            "use a smaller --num_threads (0 loads in the main process)"
+            f"loading images in {num_threads} processes failed ({error}). If none of them printed "
+            "an error, memory, /dev/shm or open files ran out: use a smaller --num_threads"
         ) from error
+
+
+def ignore_signals(worker: int) -> None:
+    """For `worker_init_fn`: a signal to the whole job must not take the data of its last step away.
+
+    Ctrl-C in a terminal, `scancel` and the like reach every process. The training process then
+    finishes a step and ends its workers. Should it die first, torch's loop in them sees that.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _end_workers(reference: weakref.ref) -> None:
+    """End all workers with the program; they do not obey the SIGTERM that Python sends later."""
+    iterator = getattr(reference(), "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()
+    for child in multiprocessing.active_children():
+        if child.daemon:  # also one that outlived its loader
+            child.kill()

@@ -1,10 +1,9 @@
 """One folder of images, for `--model test`."""
 
 from argparse import Namespace
-from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, Files, check_channels
+from data.base_dataset import BaseDataset, Files
 from data.image_folder import make_dataset
 from data.image_io import ImageReader
 from data.transforms import get_transform
@@ -14,11 +13,7 @@ class SingleDataset(BaseDataset):
     """All images under --dataroot itself, inputs of the generator; --phase plays no part."""
 
     provides = ("A",)
-
-    @staticmethod
-    def check_options(opt: Namespace) -> Iterator[str]:
-        """Images are RGB or grey."""
-        return check_channels(opt, "input_nc")  # also of a generator that was trained from B to A
+    rgb_or_grey = ("input_nc",)  # also of a generator that was trained from B to A
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)

@@ -13,7 +13,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, Files, check_channels, get_transform
+from data.base_dataset import BaseDataset, Files, get_transform
 from data.image_folder import make_dataset
 from data.image_io import ImageReader
 
@@ -21,21 +21,20 @@ from data.image_io import ImageReader
 class TemplateDataset(BaseDataset):
     """Images under {phase}/ of --dataroot, with and without a hole."""
 
+    rgb_or_grey = ("input_nc", "output_nc")  # check_options of BaseDataset sees to it
+
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
-        """Add options of your own, and give others the defaults that suit your data.
-
-        It runs before the options are final, and what the user gives wins over your defaults.
-        """
+        """Add options of your own, and give others defaults (`parser.set_defaults`)."""
         parser.add_argument(
             "--hole_size", type=float, default=0.25, help="side of the hole, as a part of the image"
         )
         return parser
 
-    @staticmethod
-    def check_options(opt: Namespace) -> Iterator[str]:
+    @classmethod
+    def check_options(cls, opt: Namespace) -> Iterator[str]:
         """Yield a sentence for each option that cannot work; all are shown at once."""
-        yield from check_channels(opt, "input_nc", "output_nc")
+        yield from super().check_options(opt)
         if opt.input_nc != opt.output_nc:
             yield (
                 f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} differ, but "
@@ -48,21 +47,14 @@ class TemplateDataset(BaseDataset):
         """List the files here, and read them in __getitem__: that part runs in the workers."""
         super().__init__(opt)  # keeps opt as self.opt and opt.dataroot as self.root
         self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
-        grayscale = opt.input_nc == 1
-        self.read = ImageReader(opt, grayscale)  # from the files, or from the cache of --cache ram
-        # resize, crop, flip as the options say; to [-1, 1]
-        self.transform = get_transform(opt, grayscale=grayscale)
+        self.read = ImageReader(opt, opt.input_nc == 1)  # from files, or from --cache ram
+        self.transform = get_transform(opt, grayscale=opt.input_nc == 1)  # a tensor in [-1, 1]
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sample: A and B (C, H, W) in [-1, 1], and where they are from.
-
-        If A and B are two files, draw crop and flip once, for both: `params = get_params(opt,
-        image.size)`, then `get_transform(opt, params)`, as data/aligned_dataset.py does.
-        """
+        """One sample. For A and B of two files see get_params in data/aligned_dataset.py."""
         path = self.paths[index]
         whole = self.transform(*self.read(path))
         holed = whole.clone()
@@ -73,5 +65,5 @@ class TemplateDataset(BaseDataset):
         return {"A": holed, "B": whole, "A_paths": path, "B_paths": path}
 
     def to_cache(self) -> Files:
-        """What --cache ram keeps. Leave it out, read files as you like, and there is no cache."""
+        """What --cache ram keeps; without this method there is no cache."""
         return [(self.read, self.paths)]

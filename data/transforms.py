@@ -4,7 +4,7 @@ import random
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,14 +14,8 @@ from torchvision.transforms import functional as F
 
 from util.errors import UserError
 
+BICUBIC = InterpolationMode.BICUBIC
 MOST_PIXELS = 1 << 28  # of a resized image
-
-
-class Preprocess(NamedTuple):
-    """A row of PREPROCESS: (width, height, load_size, crop_size) -> the new size; if it crops."""
-
-    resize: Callable[[int, int, int, int], tuple[int, int]]
-    crops: bool
 
 
 def scaled_to_width(width: int, height: int, load_size: int, crop_size: int) -> tuple[int, int]:
@@ -34,37 +28,33 @@ def multiple_of_4(width: int, height: int, load_size: int, crop_size: int) -> tu
     return max(4, round(width / 4) * 4), max(4, round(height / 4) * 4)
 
 
-PREPROCESS = {
-    "resize_and_crop": Preprocess(lambda w, h, load_size, _: (load_size, load_size), crops=True),
-    "crop": Preprocess(lambda w, h, *_: (w, h), crops=True),
-    "scale_width": Preprocess(scaled_to_width, crops=False),
-    "scale_width_and_crop": Preprocess(scaled_to_width, crops=True),
-    "none": Preprocess(multiple_of_4, crops=False),
+# (width, height, load_size, crop_size) -> the new size; those with "crop" in their name crop then
+PREPROCESS: dict[str, Callable[[int, int, int, int], tuple[int, int]]] = {
+    "resize_and_crop": lambda w, h, load_size, _: (load_size, load_size),
+    "crop": lambda w, h, *_: (w, h),
+    "scale_width": scaled_to_width,
+    "scale_width_and_crop": scaled_to_width,
+    "none": multiple_of_4,
 }
 
 
 def resized_size(opt: Namespace, size: tuple[int, int]) -> tuple[int, int]:
     """(width, height) after the resizing of `--preprocess` and before its crop."""
-    return PREPROCESS[opt.preprocess].resize(*size, opt.load_size, opt.crop_size)
+    return PREPROCESS[opt.preprocess](*size, opt.load_size, opt.crop_size)
 
 
 def get_params(opt: Namespace, size: tuple[int, int]) -> dict[str, Any]:
-    """Draw one crop and one flip, to be used for several images that must stay aligned.
-
-    Args:
-        opt: reads preprocess, load_size and crop_size.
-        size: (width, height) of the image before preprocessing.
+    """Draw one crop and one flip for images of one (width, height) that must stay aligned.
 
     Returns:
-        {"crop_pos": (x, y), "flip": bool}, for `get_transform`. In a direction in which the image
-        is not larger than the crop, the position is 0.
+        {"crop_pos": (x, y), "flip": bool}, for `get_transform`.
     """
     position = _random_position(resized_size(opt, size), opt.crop_size)
     return {"crop_pos": position, "flip": random.random() > 0.5}
 
 
 def _random_position(size: tuple[int, int], crop_size: int) -> tuple[int, int]:
-    """(x, y) of a random crop that lies inside an image of (width, height) `size`."""
+    """(x, y) of a random crop inside (width, height); 0 where that is not larger than the crop."""
     x, y = (random.randint(0, max(0, side - crop_size)) for side in size)
     return x, y
 
@@ -73,7 +63,7 @@ def get_transform(
     opt: Namespace,
     params: dict[str, Any] | None = None,
     grayscale: bool = False,
-    method: InterpolationMode | int = InterpolationMode.BICUBIC,
+    method: InterpolationMode | int = BICUBIC,
     convert: bool = True,
 ) -> transforms.Compose:
     """Build the preprocessing of one image.
@@ -90,7 +80,7 @@ def get_transform(
     """
     params = params or {"crop_pos": None, "flip": None}
     steps: list[Callable] = [partial(prepare, opt=opt, grayscale=grayscale, method=method)]
-    if PREPROCESS[opt.preprocess].crops:
+    if "crop" in opt.preprocess:
         steps.append(partial(_crop, crop_size=opt.crop_size, position=params["crop_pos"]))
     if not opt.no_flip:
         steps.append(partial(_flip, mirrored=params["flip"]))
@@ -102,10 +92,7 @@ def get_transform(
 def prepare(
     image: Image.Image, opt: Namespace, grayscale: bool, method: InterpolationMode | int
 ) -> Image.Image:
-    """What of preprocessing is the same each time: grey, and the size for `--preprocess`.
-
-    An image that was prepared before comes out as it is.
-    """
+    """What is not random: grey, and the size for `--preprocess`; done twice it changes no more."""
     if grayscale:
         image = F.rgb_to_grayscale(image)
     width, height = resized_size(opt, image.size)
@@ -118,9 +105,9 @@ def prepare(
 
 
 def _crop(image: Image.Image, crop_size: int, position: tuple[int, int] | None) -> Image.Image:
-    """Cut out `crop_size` x `crop_size` at (x, y), at random if None, as the original does.
+    """Cut out a square at (x, y), or at random; as in the original, a smaller image stays.
 
-    An image that is larger in no direction stays as it is, in one only is filled up with black.
+    One that is larger in one direction only is filled up with black.
     """
     if max(image.size) <= crop_size:
         return image

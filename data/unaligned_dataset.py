@@ -2,10 +2,9 @@
 
 import random
 from argparse import Namespace
-from collections.abc import Iterator
 from typing import Any
 
-from data.base_dataset import BaseDataset, Files, channels, check_channels
+from data.base_dataset import BaseDataset, Files, channels
 from data.image_folder import make_dataset, two_folders
 from data.image_io import ImageReader
 from data.transforms import get_transform
@@ -14,10 +13,7 @@ from data.transforms import get_transform
 class UnalignedDataset(BaseDataset):
     """Images of {phase}A/ and {phase}B/ under --dataroot (or A/{phase}/ and B/{phase}/)."""
 
-    @staticmethod
-    def check_options(opt: Namespace) -> Iterator[str]:
-        """Images are RGB or grey."""
-        return check_channels(opt, "input_nc", "output_nc")
+    rgb_or_grey = ("input_nc", "output_nc")
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
@@ -33,10 +29,7 @@ class UnalignedDataset(BaseDataset):
         return max(len(self.A_paths), len(self.B_paths))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A (C, H, W) number `index`, a random B (C, H, W), A_paths, B_paths.
-
-        With --serial_batches B is number `index` as well.
-        """
+        """A (C, H, W) number `index`, a random B (number `index` with --serial_batches), paths."""
         path_A = self.A_paths[index % len(self.A_paths)]
         index_B = index if self.opt.serial_batches else random.randrange(len(self.B_paths))
         path_B = self.B_paths[index_B % len(self.B_paths)]

@@ -30,8 +30,7 @@ from data import find_dataset_using_name  # noqa: E402
 from data.base_dataset import BaseDataset  # noqa: E402
 from data.image_folder import is_image_file  # noqa: E402
 from data.image_io import ImageReader  # noqa: E402
-from data.loader import available_cores, worker_trouble_explained  # noqa: E402
-from data.worker_signals import leave_signals_to_training  # noqa: E402
+from data.loader import available_cores, explain_worker_trouble, ignore_signals  # noqa: E402
 from options.base_options import BaseOptions  # noqa: E402
 from options.parser import Parser  # noqa: E402
 from options.test_options import TestOptions  # noqa: E402
@@ -160,9 +159,9 @@ def read(
 
 def results(checks: Checks, processes: int) -> Iterator[list[Seen]]:
     """Yield all results in order, with a bar if somebody is watching."""
-    workers, init = min(processes, len(checks)), leave_signals_to_training
+    workers, init = min(processes, len(checks)), ignore_signals
     loader = DataLoader(checks, batch_size=None, num_workers=workers, worker_init_fn=init)
-    with worker_trouble_explained(workers):
+    with explain_worker_trouble(workers):
         yield from tqdm(loader, leave=False, disable=None)
 
 

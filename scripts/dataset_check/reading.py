@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from data.base_dataset import BaseDataset, channels
 from data.image_io import ImageReader, open_image
 from data.seeding import preserve_rng_state, seed_all
-from data.transforms import PREPROCESS, resized_size
+from data.transforms import resized_size
 from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.sizes import size_problem
 from util.errors import UserError
@@ -145,7 +145,7 @@ def oddities(path: str, reader: ImageReader, size: Size) -> Iterator[str]:
     `size` is that of its first image.
     """
     resized, crop_size = resized_size(reader.opt, size), reader.opt.crop_size
-    if PREPROCESS[reader.opt.preprocess].crops and min(resized) < crop_size:
+    if "crop" in reader.opt.preprocess and min(resized) < crop_size:
         remedy = "lower it, or use --preprocess resize_and_crop"
         yield f"{named(resized)} is smaller than --crop_size {crop_size}; {remedy}"
     with open_image(path) as image:

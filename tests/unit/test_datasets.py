@@ -113,7 +113,7 @@ def test_missing_folder_lists_what_is_there(tmp_path):
         make_dataset(str(tmp_path / "facade" / "train"))
     message = str(error.value)
     assert f"no folder {tmp_path}/facade/train" in message
-    assert f"{tmp_path} holds facades, maps" in message and "Did you mean facades" in message
+    assert f"{tmp_path} holds facades, maps" in message and "--dataroot" in message
 
 
 # --- reading files

@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from argparse import Namespace
 
@@ -326,6 +328,29 @@ def test_a_killed_worker_names_the_option():
     with pytest.raises(UserError, match="--num_threads"):
         list(loader)
     assert time.monotonic() - began < 30
+
+
+STUCK = """
+from test_loader import *
+from torch.utils.data import _utils
+_utils.MP_STATUS_CHECK_INTERVAL = 0.1  # seconds that torch waits for a worker
+class Stuck(Noise):
+    def __getitem__(self, index):
+        return time.sleep(100 * index) or super().__getitem__(index)
+loader = Loader(Stuck(), options(num_threads=1, batch_size=1, serial_batches=True))
+batches = iter(loader)
+next(batches)
+batches.close()
+loader.batches._iterator = None
+print("end")
+"""
+
+
+def test_a_worker_that_is_stuck_does_not_hold_up_the_end():
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", STUCK]
+    done = subprocess.run(command, env=env, capture_output=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == b"end\n", done.stderr
 
 
 @pytest.mark.parametrize("num_threads", [0, 1])
