@@ -46,7 +46,7 @@ class TrainOptions(BaseOptions):
         add("--continue_train", action="store_true", on_resume="not restored",
             help="continue from the last checkpoint")
         add("--lr", type=float, default=0.0002, least=0, help="initial learning rate of Adam")
-        add("--beta1", type=float, default=0.5, least=0, below=1, help="momentum of Adam")
+        add("--beta1", type=float, default=0.5, least=0, most=0.9999, help="momentum of Adam")
         add("--lr_policy", default="linear", choices=LR_POLICIES, help="learning rate schedule")
         add("--lr_decay_iters", type=int, default=50, least=1, help="--lr_policy step: its epochs")
         add("--gan_mode", default="lsgan", choices=GAN_MODES, help="adversarial loss")

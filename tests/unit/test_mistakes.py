@@ -360,7 +360,7 @@ FLAGS = {  # wrong ones for a command that is right: what the message names, the
         ("--lr -0.1", "--lr -0.1", "at least 0"),
         ("--lambda_L1 -5", "--lambda_L1 -5", "at least 0"),
         ("--model cycle_gan --lambda_A nan", "--lambda_A nan", "finite"),
-        ("--beta1 2", "--beta1 2", "below 1"),
+        ("--beta1 2", "--beta1 2", "at most 0.9999"),
         (f"--n_epochs {'9' * 40}", "--n_epochs 99999", "at most"),
         ("--batch_size 2 --global_batch_size 2", "--global_batch_size", "give one of them"),
         ("--global_batch_size 0", "--global_batch_size 0", "at least 1"),
