@@ -27,8 +27,8 @@ def problems(opt: argparse.Namespace) -> Iterator[str]:
         yield "--cache ram: testing reads each image once; leave the flag out"
     elif opt.cache == "ram" and dataset.to_cache is BaseDataset.to_cache:
         yield (
-            f"--cache ram: --dataset_mode {opt.dataset_mode} reads its files by itself; leave the "
-            "flag out, or read them as data/template_dataset.py does and say so in to_cache()"
+            f"--cache ram: --dataset_mode {opt.dataset_mode} has no to_cache(); leave the flag "
+            "out, or write one as in data/template_dataset.py"
         )
     yield from model.check_options(opt)
     yield from dataset.check_options(opt)
@@ -38,12 +38,10 @@ def problems(opt: argparse.Namespace) -> Iterator[str]:
 
 def _experiment(opt: argparse.Namespace) -> Iterator[str]:
     path = Path(opt.name)
-    if not opt.name.strip():
-        yield "--name is empty; give the experiment a name"
-    elif path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts:
         yield (
-            f"--name {opt.name} is no folder in --checkpoints_dir {opt.checkpoints_dir}; give a "
-            "plain name, and choose the place of all experiments with --checkpoints_dir"
+            f"--name {opt.name} is no folder in --checkpoints_dir {opt.checkpoints_dir}; "
+            "give the experiment a plain name"
         )
     try:
         if opt.use_wandb and distributed.is_main():
@@ -56,8 +54,8 @@ def _sizes(opt: argparse.Namespace) -> Iterator[str]:
     scaled = "resize" in opt.preprocess or "scale" in opt.preprocess
     if scaled and "crop" in opt.preprocess and opt.crop_size > opt.load_size:
         yield (
-            f"--crop_size {opt.crop_size} is larger than --load_size {opt.load_size}; "
-            "lower one or raise the other"
+            f"--crop_size {opt.crop_size} is larger than --load_size {opt.load_size}; lower one "
+            "or raise the other"
         )
     flag = "load_size" if opt.preprocess == "scale_width" else "crop_size"
     generator, size = GENERATORS.get(opt.netG), getattr(opt, flag)
@@ -79,10 +77,10 @@ def _training(opt: argparse.Namespace) -> Iterator[str]:
     if opt.accumulate > 1 and opt.batch_size % opt.accumulate:
         yield (
             f"--accumulate {opt.accumulate} does not divide the batch of {opt.batch_size} images "
-            "(per process); use a divisor of it, or a multiple as --batch_size"
+            "(per process); use a divisor of it"
         )
     if opt.compile and opt.checkpoint_activations:
         yield (
-            "--compile with --checkpoint_activations: a compiled network chooses itself what it "
-            "computes again; leave one of them out"
+            "--compile chooses itself what it computes again; leave out it, or "
+            "--checkpoint_activations"
         )

@@ -7,7 +7,6 @@ from typing import Any
 
 from options.base_options import BaseOptions, count_or_inf
 from options.parser import Parser
-from options.resume import conflicts
 from util import checkpoint, distributed
 from util.run_record import read_options
 
@@ -62,7 +61,7 @@ class TestOptions(BaseOptions):
         fixed = dict(self.trained)
         if opt.netG.startswith("unet"):
             fixed.pop("no_dropout", None)  # dropout is no part of a U-Net's keys
-        others = ", ".join(conflicts(opt, self.given, fixed, self.parser))
+        others = self.conflicts(opt, fixed)
         if others:
             self.problems.append(
                 f"the training in {checkpoint.folder(opt)} had other networks than you give: "

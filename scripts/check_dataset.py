@@ -32,7 +32,6 @@ from data.image_folder import is_image_file  # noqa: E402
 from data.image_io import ImageReader  # noqa: E402
 from data.loader import available_cores, worker_trouble_explained  # noqa: E402
 from data.worker_signals import leave_signals_to_training  # noqa: E402
-from options.base_options import BaseOptions  # noqa: E402
 from options.parser import Parser  # noqa: E402
 from options.test_options import TestOptions  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
@@ -56,7 +55,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         """Read a dataset, and list what training or testing on it would stumble over."""
 
         program = "check_dataset.py"
-        needs_data = BaseOptions.needs_data
 
         def initialize(self, parser: Parser) -> None:
             super().initialize(parser)

@@ -350,7 +350,7 @@ FLAGS = {  # wrong ones for a command that is right: what the message names, the
         ("--name ../n", "--name ../n", "--checkpoints_dir"),
         ("--name /n", "--name /n", "--checkpoints_dir"),
         ("--name .", "--name .", "--checkpoints_dir"),
-        ("--name ''", "--name", "give the experiment a name"),
+        ("--name ''", "--name", "give the experiment a plain name"),
         (f"--model template --name {'n' * 300}", "nnnnn", "too long"),
         ("--suffix '{colour}'", "--suffix {colour}", "{load_size}"),
         ("--direction BtA", "--direction", "'AtoB', 'BtoA'"),
@@ -378,7 +378,7 @@ FLAGS = {  # wrong ones for a command that is right: what the message names, the
     "continue": [
         ("--n_epochs 2 --ngf 8", "--ngf 8 (it has --ngf 4)", "leave them out"),
         ("--model pix2pix --n_epochs 2", "--model pix2pix (it has --model template)", "--name"),
-        ("--n_epochs 2 --epoch_count 2", "--epoch_count 2", "leave the flag out"),
+        ("--n_epochs 2 --epoch_count 2", "--epoch_count 2", "leave them out"),
         ("--epoch 7", "7_train_state.pth", "choose with --epoch"),
         ("--load_iter 500", "iter_500_train_state.pth", "--load_iter"),
     ],
