@@ -33,8 +33,7 @@ class TestOptions(BaseOptions):
         add("--results_dir", default="./results/", help="where results are saved")
         add("--num_test", type=count_or_inf, default=math.inf, least=1, most=math.inf,
             help="how many images to test")
-        add("--aspect_ratio", type=float, default=1.0, least=0.01, most=100,
-            help="width over height of the results")
+        add("--aspect_ratio", type=float, default=1.0, least=0.01, most=100, help="width / height")
         add("--eval", action="store_true", help="fixed batch norm and no dropout, as model.eval()")
         # fmt: on
         parser.set_defaults(model="test", load_size=parser.get_default("crop_size"))

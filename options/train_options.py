@@ -45,8 +45,7 @@ class TrainOptions(BaseOptions):
         add("--gan_mode", default="lsgan", choices=GAN_MODES, help="adversarial loss")
         add("--lambda_gp", type=float, default=10.0, least=0, help="weight of wgangp's penalty")
         add("--pool_size", type=int, default=50, least=0, help="generated images kept for D")
-        add("--global_batch_size", type=int, least=1,
-            help="images in a batch over all processes; in place of --batch_size")
+        add("--global_batch_size", type=int, least=1, help="--batch_size over all processes")
         may_change("--accumulate", type=int, default=1, least=1, help="compute a batch in parts")
         may_change("--checkpoint_activations", action="store_true", help="recompute to save memory")
         may_change("--dist_timeout", type=float, default=10.0, least=0.1, most=10**6,
@@ -94,13 +93,12 @@ class TrainOptions(BaseOptions):
             self._settle_resume(opt, self.saved_run)
 
     def _settle_batch(self, opt: argparse.Namespace) -> None:
-        both = {"batch_size", "global_batch_size"} <= self.given
-        if both:
+        if {"batch_size", "global_batch_size"} <= self.given:
             self.problems.append("--batch_size and --global_batch_size: give one of them")
         before = self.saved_run.options if self.saved_run else {}
         opt.first_batch_size = before.get("first_batch_size", opt.batch_size)
         same = opt.batch_size == opt.first_batch_size  # the same command, on other ranks perhaps
-        if "batch_size" in self.given and not both and not (before and same):
+        if "batch_size" in self.given and not (before and same):
             opt.global_batch_size = None
         if opt.global_batch_size is None:
             opt.global_batch_size = opt.batch_size * distributed.world_size()
@@ -125,17 +123,12 @@ class TrainOptions(BaseOptions):
         """Say which flags do nothing, who has restarted the job, and end if the run is over."""
         visdom, run = sorted(VISDOM.keys() & self.given), self.saved_run
         if visdom:
-            distributed.print0(
-                f"--{', --'.join(visdom)}: ignored, there is no visdom server; "
-                f"the page is {opt.checkpoints_dir}/{opt.name}/web/index.html"
-            )
+            distributed.print0(f"--{', --'.join(visdom)}: ignored, there is no visdom server")
         if run and run.restarted_by:
             distributed.print0(
                 f"{run.restarted_by} has started this job again; it continues from {run.tag}"
             )
         if opt.epoch_count > opt.n_epochs + opt.n_epochs_decay:
-            distributed.print0(
-                f"{opt.name} is trained to the end, epoch {opt.epoch_count - 1}; its weights "
-                f"are in {checkpoint.folder(opt)}. More epochs: --n_epochs, --n_epochs_decay"
-            )
+            end = f"{opt.name} is trained to the end, epoch {opt.epoch_count - 1}"
+            distributed.print0(f"{end}; for more epochs give a larger --n_epochs")
             raise SystemExit(0)
