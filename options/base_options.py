@@ -1,23 +1,31 @@
-"""Options of training and testing alike, and how a command line becomes the final `opt`."""
+"""Options of training and testing alike, and how a command line becomes the final `opt`.
+
+An option's range, and whether resuming a run may change it, stand in its `add_argument`: see
+`options.parser.Parser`. Those of one model or dataset stand in its `modify_commandline_options`.
+"""
 
 import argparse
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import data
 import models
 from data.loader import default_num_threads
 from data.transforms import PREPROCESS
-from models.networks import DISCRIMINATORS, GENERATORS, INITS, NORMS, canonical_norm
+from models.networks import DISCRIMINATORS, GENERATORS, INITS, NORMS, canonical_norm, same_weights
 from options import checks
 from options.parser import HelpFormatter, Parser
 from util import devices, distributed
 from util.errors import UserError
 from util.precision import PRECISIONS
+
+NEEDS_DATA = """needs --dataroot, the folder of the dataset;
+python scripts/make_demo_dataset.py draws a small one in ./datasets/demo"""
 
 
 class BaseOptions:
@@ -25,24 +33,17 @@ class BaseOptions:
 
     isTrain: bool
     program: str
-    needs_data = "needs --dataroot, the folder of the dataset"
     parser: Parser  # of all options that there are
     given: set[str]  # the names of those that the command line has
     problems: list[str]  # everything that is wrong with them
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-        """Turn a command line, or that of the running program, into the final options.
+        """The final options of a command line, or of that of the running program.
 
-        Returns:
-            Every option by name, and `isTrain`, `device` (torch.device), `gpu_ids` (list of int,
-            empty on the CPU).
-
-        Raises:
-            SystemExit: with status 2 after one message that holds all problems found, or with 0
-                after `--help`.
+        Beside the options: `isTrain`, `device` (torch.device), `gpu_ids` (list of int, empty on
+        the CPU). SystemExit with status 2 after one message that holds all problems.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
-        # all options that there are, and better defaults for them
         self.problems = []
         self.parser = self.build_parser(argv)
         opt, _, _ = self.parser.read(argv)
@@ -51,9 +52,8 @@ class BaseOptions:
             self.take_saved(opt, argv)
         self.parser.add_argument("-h", "--help", action="help", help="show this model's options")
 
-        # the values, and everything that is wrong with them
         opt, self.given, wrong = self.parser.read(argv)
-        wrong = self.problems + wrong + ([] if opt.dataroot else [self.needs_data])
+        wrong = self.problems + wrong + ([] if opt.dataroot else [NEEDS_DATA])
         self.problems = []
         with self.collecting():
             self.finish(opt)
@@ -105,6 +105,19 @@ class BaseOptions:
             dataset = data.find_dataset_using_name(opt.dataset_mode)
             opt.num_threads = default_num_threads(opt.cache == "ram" and dataset.quick_from_cache)
 
+    def conflicts(self, opt: argparse.Namespace, saved: Mapping[str, Any]) -> str:
+        """The given options that a run or its checkpoints, `saved` with others, refuse; or ""."""
+        given, parser = self.given, self.parser
+        if "batch_size" in given:  # of one rank; what counts is the batch of all
+            given = given - {"batch_size"} | {"global_batch_size"}
+        found = []
+        for name in sorted(given & saved.keys()):
+            value, before = vars(opt)[name], saved[name]
+            same = value == before or (name == "norm" and same_weights(value, before))
+            if not same and parser.on_resume(name) != "may change":
+                found.append(f"{parser.flag(name, value)} (it has {parser.flag(name, before)})")
+        return ", ".join(found)
+
     def mention(self, opt: argparse.Namespace) -> None:
         """Print what is worth knowing of the options, now that they are accepted."""
 
@@ -121,8 +134,7 @@ class BaseOptions:
         launch("--gpu_ids", default="0", help="GPU, -1 for the CPU; not given, the best device")
         launch("--epoch", default="latest", help="which epoch to load: a number or latest")
         launch("--load_iter", type=int, default=0, least=0, help="load iter_N instead, if over 0")
-        add("--seed", type=int, default=0, least=0, most=2**63 - 1,
-            help="seed of all randomness; repeats a run exactly")
+        add("--seed", type=int, default=0, least=0, most=2**63 - 1, help="seed of all randomness")
         add("--precision", default="fp32", choices=PRECISIONS,
             help="fp32 is exact, tf32 faster on CUDA; bf16 and fp16 are faster and coarser")
         add("--compile", action="store_true", help="compile the networks: slow to start, then fast")
@@ -179,11 +191,9 @@ def full_name(opt: argparse.Namespace) -> str:
     """--name with its --suffix; UserError if that asks for what is no option."""
     try:
         return opt.name + ("_" + opt.suffix.format(**vars(opt)) if opt.suffix else "")
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"--suffix {opt.suffix} asks for {error}; between braces it takes option names, as in "
-            "{model}_{netG}_size{load_size}"
-        ) from None
+    except (KeyError, IndexError, ValueError, AttributeError):
+        remedy = "use option names between braces, as in {model}_{netG}_size{load_size}"
+        raise UserError(f"--suffix {opt.suffix}: {remedy}") from None
 
 
 def count_or_inf(text: str) -> int | float:

@@ -27,8 +27,8 @@ def problems(opt: argparse.Namespace) -> Iterator[str]:
         yield "--cache ram: testing reads each image once; leave the flag out"
     elif opt.cache == "ram" and dataset.to_cache is BaseDataset.to_cache:
         yield (
-            f"--cache ram: --dataset_mode {opt.dataset_mode} reads its files by itself; leave the "
-            "flag out, or read them as data/template_dataset.py does and say so in to_cache()"
+            f"--cache ram: --dataset_mode {opt.dataset_mode} has no to_cache(); leave the flag "
+            "out, or write one as in data/template_dataset.py"
         )
     yield from model.check_options(opt)
     yield from dataset.check_options(opt)
@@ -38,12 +38,10 @@ def problems(opt: argparse.Namespace) -> Iterator[str]:
 
 def _experiment(opt: argparse.Namespace) -> Iterator[str]:
     path = Path(opt.name)
-    if not opt.name.strip():
-        yield "--name is empty; give the experiment a name"
-    elif path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts:
         yield (
-            f"--name {opt.name} is no folder in --checkpoints_dir {opt.checkpoints_dir}; give a "
-            "plain name, and choose the place of all experiments with --checkpoints_dir"
+            f"--name {opt.name} is no folder in --checkpoints_dir {opt.checkpoints_dir}; "
+            "give the experiment a plain name"
         )
     try:
         if opt.use_wandb and distributed.is_main():
@@ -55,10 +53,7 @@ def _experiment(opt: argparse.Namespace) -> Iterator[str]:
 def _sizes(opt: argparse.Namespace) -> Iterator[str]:
     scaled = "resize" in opt.preprocess or "scale" in opt.preprocess
     if scaled and "crop" in opt.preprocess and opt.crop_size > opt.load_size:
-        yield (
-            f"--crop_size {opt.crop_size} is larger than --load_size {opt.load_size}; "
-            "lower one or raise the other"
-        )
+        yield f"--crop_size {opt.crop_size} is larger than --load_size {opt.load_size}; change one"
     flag = "load_size" if opt.preprocess == "scale_width" else "crop_size"
     generator, size = GENERATORS.get(opt.netG), getattr(opt, flag)
     if generator and opt.preprocess != "none":  # not a plug-in's own generator
@@ -70,19 +65,11 @@ def _sizes(opt: argparse.Namespace) -> Iterator[str]:
 def _training(opt: argparse.Namespace) -> Iterator[str]:
     last = opt.n_epochs + opt.n_epochs_decay
     if opt.epoch_count > last and not opt.saved_run:
-        yield (
-            f"there is nothing to train: --epoch_count {opt.epoch_count} is after the last epoch, "
-            f"{last}; lower it, or raise --n_epochs or --n_epochs_decay"
-        )
+        yield f"--epoch_count {opt.epoch_count} is after the last epoch, {last}; raise --n_epochs"
     if opt.lr_policy == "cosine" and opt.n_epochs == 0:
         yield "--lr_policy cosine needs --n_epochs 1 or more, its half period"
-    if opt.accumulate > 1 and opt.batch_size % opt.accumulate:
-        yield (
-            f"--accumulate {opt.accumulate} does not divide the batch of {opt.batch_size} images "
-            "(per process); use a divisor of it, or a multiple as --batch_size"
-        )
+    parts, images = opt.accumulate, opt.batch_size
+    if images % parts:
+        yield f"--accumulate {parts} does not divide the batch of {images} per rank; use a divisor"
     if opt.compile and opt.checkpoint_activations:
-        yield (
-            "--compile with --checkpoint_activations: a compiled network chooses itself what it "
-            "computes again; leave one of them out"
-        )
+        yield "--compile chooses by itself what to recompute; leave out --checkpoint_activations"

@@ -4,11 +4,9 @@ import argparse
 import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
-import models
 from util.errors import UserError
 
 OLD_NAMES = {  # those of the original in 2017 and 2018, which tutorials still have
@@ -28,7 +26,6 @@ class Facts(NamedTuple):
 
     least: float | None = None
     most: float | None = None
-    below: float | None = None
     on_resume: str = "keep"
     required: bool = False
 
@@ -36,8 +33,7 @@ class Facts(NamedTuple):
 class Parser(argparse.ArgumentParser):
     """ArgumentParser whose `add_argument`, in groups too, has more keywords; all may be left out.
 
-    least, most, below: the range of a number. With `least`, infinity is refused, unless it is
-        `most`.
+    least, most: the range of a number. With `least`, infinity is refused, unless it is `most`.
     on_resume: what `--continue_train` does with the option. "keep": the run keeps its value, and
         another one is refused. "may change": the run keeps its value unless another is given.
         "not restored": it belongs to the command, not to the run.
@@ -50,13 +46,11 @@ class Parser(argparse.ArgumentParser):
         for name, make in list(self._registries["action"].items()):  # groups share it
             self.register("action", name, partial(self._make_action, make))
 
-    def _make_action(
-        self, make: Callable[..., argparse.Action], **keywords: Any
-    ) -> argparse.Action:
-        facts = Facts(**{k: keywords.pop(k) for k in Facts._fields if k in keywords})
+    def _make_action(self, make: Callable[..., argparse.Action], **more: Any) -> argparse.Action:
+        facts = Facts(**{key: more.pop(key) for key in Facts._fields if key in more})
         if facts.on_resume not in ON_RESUME:
             raise ValueError(f"on_resume={facts.on_resume!r} is none of {ON_RESUME}")
-        action = make(**keywords)
+        action = make(**more)
         self._facts[action] = facts
         return action
 
@@ -65,11 +59,9 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
     def read(self, argv: Sequence[str]) -> tuple[argparse.Namespace, set[str], list[str]]:
-        """Parse a command line.
+        """The options, the names of those given, and a sentence for each wrong one.
 
-        Returns:
-            The options; the names of those that are given; and a sentence for each that is wrong,
-            which has its default instead.
+        A wrong one has its default instead.
         """
         opt = argparse.Namespace()
         problems: list[str] = []
@@ -109,14 +101,17 @@ class Parser(argparse.ArgumentParser):
     def _facts_of(self, action: argparse.Action) -> Facts:
         return self._facts.get(action, Facts())  # none if its class is a plug-in's own
 
+    def _action(self, dest: str) -> argparse.Action | None:
+        return next((action for action in self._actions if action.dest == dest), None)
+
     def on_resume(self, dest: str) -> str:
         """What becomes of an option when a run is continued; see the class."""
-        facts = (self._facts_of(a).on_resume for a in self._actions if a.dest == dest)
-        return next(facts, "keep")
+        action = self._action(dest)
+        return self._facts_of(action).on_resume if action else "keep"
 
     def accepts(self, dest: str, value: Any) -> bool:
         """Whether `value`, read from a file, is one that `dest` could have."""
-        action = next((a for a in self._actions if a.dest == dest), None)
+        action = self._action(dest)
         parts = value if isinstance(value, list) else [value]
         if action is None or any(_why_not(part, self._facts_of(action)) for part in parts):
             return False
@@ -139,13 +134,10 @@ class Parser(argparse.ArgumentParser):
         name = argument.split("=")[0]
         if not name.startswith("--"):
             return f"unexpected argument {argument}: every option is written --name value"
-        owners = [model for model in models.names() if name in _options_of(model)]
         close = difflib.get_close_matches(name, self._option_string_actions, n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(close)}?" if close else "--help lists the options"
         if name in OLD_NAMES:
             hint = f"it is called {OLD_NAMES[name]} now"
-        elif owners:
-            hint = f"it belongs to the training of --model {' or '.join(owners)}"
         return f"unknown option {name}: {hint}"
 
 
@@ -161,21 +153,11 @@ def _why_not(number: Any, facts: Facts) -> str | None:
     """What is wrong with a number that an option cannot be; None if it can, or is no number."""
     if not isinstance(number, (int, float)):
         return None
-    least, most, below, *_ = facts
+    least, most = facts.least, facts.most
     if math.isnan(number) or (number == math.inf and least is not None and most != math.inf):
         return "no number to compute with; use a finite one"
     if least is not None and number < least:
         return f"too small; it must be at least {least}"
     if most is not None and number > most:
         return f"too large; it must be at most {most}"
-    if below is not None and number >= below:
-        return f"too large; it must be below {below}"
     return None
-
-
-def _options_of(model: str) -> Sequence[str]:
-    """The options that a model adds to the command line of training."""
-    parser = Parser(add_help=False)
-    with suppress(Exception):  # somebody's unfinished model file is no reason to fail here
-        models.get_option_setter(model)(parser, True)
-    return list(parser._option_string_actions)

@@ -7,7 +7,6 @@ from typing import Any
 
 from options.base_options import BaseOptions, count_or_inf
 from options.parser import Parser
-from options.resume import conflicts
 from util import checkpoint, distributed
 from util.run_record import read_options
 
@@ -34,8 +33,7 @@ class TestOptions(BaseOptions):
         add("--results_dir", default="./results/", help="where results are saved")
         add("--num_test", type=count_or_inf, default=math.inf, least=1, most=math.inf,
             help="how many images to test")
-        add("--aspect_ratio", type=float, default=1.0, least=0.01, most=100,
-            help="width over height of the results")
+        add("--aspect_ratio", type=float, default=1.0, least=0.01, most=100, help="width / height")
         add("--eval", action="store_true", help="fixed batch norm and no dropout, as model.eval()")
         # fmt: on
         parser.set_defaults(model="test", load_size=parser.get_default("crop_size"))
@@ -62,7 +60,7 @@ class TestOptions(BaseOptions):
         fixed = dict(self.trained)
         if opt.netG.startswith("unet"):
             fixed.pop("no_dropout", None)  # dropout is no part of a U-Net's keys
-        others = ", ".join(conflicts(opt, self.given, fixed, self.parser))
+        others = self.conflicts(opt, fixed)
         if others:
             self.problems.append(
                 f"the training in {checkpoint.folder(opt)} had other networks than you give: "

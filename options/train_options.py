@@ -8,7 +8,6 @@ from typing import Any
 from models.networks import GAN_MODES, LR_POLICIES
 from options.base_options import BaseOptions
 from options.parser import Parser
-from options.resume import conflicts, taken_over
 from util import checkpoint, distributed, restarts
 from util.restarts import SavedRun
 
@@ -23,10 +22,6 @@ class TrainOptions(BaseOptions):
 
     isTrain = True
     program = "train.py"
-    needs_data = """needs --dataroot, the folder of the dataset, for example:
-  python scripts/make_demo_dataset.py      # draws a small dataset of facades
-  python train.py --dataroot ./datasets/demo --name demo --model pix2pix --direction BtoA
---help lists the options of the chosen --model"""
     saved_run: SavedRun | None = None  # that is continued
     saved: Mapping[str, Any] = {}  # its options, as far as they are taken over
 
@@ -35,28 +30,24 @@ class TrainOptions(BaseOptions):
         super().initialize(parser)
         # fmt: off
         add = parser.add_argument_group("training").add_argument
+        launch = partial(add, on_resume="not restored")
         may_change = partial(add, on_resume="may change")
         add("--phase", default="train", help="which part of the dataset: train, val, test, …")
-        may_change("--n_epochs", type=int, default=100, least=0, most=10**7,
-            help="epochs at the initial learning rate")
+        may_change("--n_epochs", type=int, default=100, least=0, most=10**7, help="epochs at --lr")
         may_change("--n_epochs_decay", type=int, default=100, least=0, most=10**7,
             help="epochs of decay to zero after them")
-        add("--epoch_count", type=int, default=1, least=1, on_resume="not restored",
-            help="the number of the first epoch")
-        add("--continue_train", action="store_true", on_resume="not restored",
-            help="continue from the last checkpoint")
+        launch("--epoch_count", type=int, default=1, least=1, help="number of the first epoch")
+        launch("--continue_train", action="store_true", help="continue from the last checkpoint")
         add("--lr", type=float, default=0.0002, least=0, help="initial learning rate of Adam")
-        add("--beta1", type=float, default=0.5, least=0, below=1, help="momentum of Adam")
+        add("--beta1", type=float, default=0.5, least=0, most=0.9999, help="momentum of Adam")
         add("--lr_policy", default="linear", choices=LR_POLICIES, help="learning rate schedule")
         add("--lr_decay_iters", type=int, default=50, least=1, help="--lr_policy step: its epochs")
         add("--gan_mode", default="lsgan", choices=GAN_MODES, help="adversarial loss")
         add("--lambda_gp", type=float, default=10.0, least=0, help="weight of wgangp's penalty")
         add("--pool_size", type=int, default=50, least=0, help="generated images kept for D")
-        add("--global_batch_size", type=int, least=1,
-            help="images in a batch over all processes; in place of --batch_size")
+        add("--global_batch_size", type=int, least=1, help="--batch_size over all processes")
         may_change("--accumulate", type=int, default=1, least=1, help="compute a batch in parts")
-        may_change("--checkpoint_activations", action="store_true",
-            help="compute activations twice rather than keep them: less memory")
+        may_change("--checkpoint_activations", action="store_true", help="recompute to save memory")
         may_change("--dist_timeout", type=float, default=10.0, least=0.1, most=10**6,
             help="minutes to wait for other ranks")
 
@@ -83,9 +74,13 @@ class TrainOptions(BaseOptions):
         if self.saved_run:
             options = self.saved_run.options
             kinds = [f"--{k}={options[k]}" for k in ("model", "dataset_mode") if k in options]
-            self.parser = self.build_parser([*kinds, *argv])  # they have options of their own
-            self.saved = taken_over(self.saved_run, self.parser)
-            self.parser.set_defaults(**self.saved)
+            parser = self.parser = self.build_parser([*kinds, *argv])  # with options of their own
+            self.saved = {
+                name: value
+                for name, value in options.items()
+                if parser.accepts(name, value) and parser.on_resume(name) != "not restored"
+            }
+            parser.set_defaults(**self.saved)
 
     def finish(self, opt: argparse.Namespace) -> None:
         """Settle norm and batch for this number of ranks, and where to continue."""
@@ -98,13 +93,12 @@ class TrainOptions(BaseOptions):
             self._settle_resume(opt, self.saved_run)
 
     def _settle_batch(self, opt: argparse.Namespace) -> None:
-        both = {"batch_size", "global_batch_size"} <= self.given
-        if both:
+        if {"batch_size", "global_batch_size"} <= self.given:
             self.problems.append("--batch_size and --global_batch_size: give one of them")
         before = self.saved_run.options if self.saved_run else {}
         opt.first_batch_size = before.get("first_batch_size", opt.batch_size)
         same = opt.batch_size == opt.first_batch_size  # the same command, on other ranks perhaps
-        if "batch_size" in self.given and not both and not (before and same):
+        if "batch_size" in self.given and not (before and same):
             opt.global_batch_size = None
         if opt.global_batch_size is None:
             opt.global_batch_size = opt.batch_size * distributed.world_size()
@@ -112,15 +106,13 @@ class TrainOptions(BaseOptions):
             opt.batch_size = distributed.split_batch(opt.global_batch_size)
 
     def _settle_resume(self, opt: argparse.Namespace, run: SavedRun) -> None:
+        fixed = dict(self.saved)
         if run.restarted_by:
             opt.continue_train, opt.epoch, opt.load_iter = True, run.tag, 0
-        elif "epoch_count" in self.given and opt.epoch_count != run.epoch:
-            self.problems.append(
-                f"--epoch_count {opt.epoch_count}: the training state of {run.tag} continues in "
-                f"epoch {run.epoch}; leave the flag out"
-            )
+        else:
+            fixed["epoch_count"] = run.epoch
+        others = self.conflicts(opt, fixed)
         opt.epoch_count = run.epoch
-        others = ", ".join(conflicts(opt, self.given, self.saved, self.parser))
         if others:
             self.problems.append(
                 "--continue_train keeps the options of the run, and these would make it another: "
@@ -131,17 +123,12 @@ class TrainOptions(BaseOptions):
         """Say which flags do nothing, who has restarted the job, and end if the run is over."""
         visdom, run = sorted(VISDOM.keys() & self.given), self.saved_run
         if visdom:
-            distributed.print0(
-                f"--{', --'.join(visdom)}: ignored, there is no visdom server; "
-                f"the page is {opt.checkpoints_dir}/{opt.name}/web/index.html"
-            )
+            distributed.print0(f"--{', --'.join(visdom)}: ignored, there is no visdom server")
         if run and run.restarted_by:
             distributed.print0(
                 f"{run.restarted_by} has started this job again; it continues from {run.tag}"
             )
         if opt.epoch_count > opt.n_epochs + opt.n_epochs_decay:
-            distributed.print0(
-                f"{opt.name} is trained to the end, epoch {opt.epoch_count - 1}; its weights "
-                f"are in {checkpoint.folder(opt)}. More epochs: --n_epochs, --n_epochs_decay"
-            )
+            end = f"{opt.name} is trained to the end, epoch {opt.epoch_count - 1}"
+            distributed.print0(f"{end}; for more epochs give a larger --n_epochs")
             raise SystemExit(0)

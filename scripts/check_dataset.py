@@ -31,7 +31,6 @@ from data.base_dataset import BaseDataset  # noqa: E402
 from data.image_folder import is_image_file  # noqa: E402
 from data.image_io import ImageReader  # noqa: E402
 from data.loader import available_cores, explain_worker_trouble, ignore_signals  # noqa: E402
-from options.base_options import BaseOptions  # noqa: E402
 from options.parser import Parser  # noqa: E402
 from options.test_options import TestOptions  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
@@ -55,7 +54,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         """Read a dataset, and list what training or testing on it would stumble over."""
 
         program = "check_dataset.py"
-        needs_data = BaseOptions.needs_data
 
         def initialize(self, parser: Parser) -> None:
             super().initialize(parser)

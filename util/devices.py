@@ -9,14 +9,11 @@ from util.errors import UserError
 
 
 def choose_device(gpu_ids: str | None) -> torch.device:
-    """The device of this rank.
+    """The device of this rank; UserError with a list of the GPUs if there is no such one.
 
     Args:
         gpu_ids: what is given after --gpu_ids ("0", "0,1", "-1" for the CPU), or None for
             the best at hand: CUDA, a GPU for each rank; then Apple's MPS; then the CPU.
-
-    Raises:
-        UserError: no such GPU; the message lists those that exist.
     """
     no_cuda = gpu_ids == "0" and not torch.cuda.is_available()  # 0 is in everybody's scripts
     gpus = [] if no_cuda else gpus_to_use(gpu_ids)
@@ -28,10 +25,7 @@ def choose_device(gpu_ids: str | None) -> torch.device:
         return device
     ranks, ids = local_world_size(), ",".join(map(str, gpus))
     if ranks > len(gpus) and gpu_ids is not None:
-        raise UserError(
-            f"--gpu_ids {gpu_ids} names {len(gpus)} GPUs for {ranks} ranks; leave the flag out, or "
-            "choose with CUDA_VISIBLE_DEVICES"
-        )
+        raise UserError(f"--gpu_ids {gpu_ids} names too few GPUs for {ranks} ranks; leave it out")
     if ranks > len(gpus):
         print0(f"warning: {ranks} ranks share {len(gpus)} GPUs (over gloo), which is slow")
     elif world_size() == 1 and len(gpus) > 1:
@@ -50,16 +44,13 @@ def gpus_to_use(gpu_ids: str | None) -> list[int]:
     try:
         ids = [i for i in dict.fromkeys(map(int, gpu_ids.split(","))) if i >= 0]
     except ValueError:
-        raise UserError(
-            f"--gpu_ids {gpu_ids} is not a list of numbers; write 0, or 0,1, or -1 for the CPU"
-        ) from None
+        raise UserError(f"--gpu_ids {gpu_ids} is not a list of numbers, such as 0,1") from None
     missing = [i for i in ids if i >= count]
     if missing:
-        gpus = ", ".join(f"{i} ({torch.cuda.get_device_name(i)})" for i in range(count))
-        here = f"GPUs here: {gpus}" if gpus else "this machine has no CUDA GPU"
+        here = ", ".join(f"{i} ({torch.cuda.get_device_name(i)})" for i in range(count))
         raise UserError(
-            f"--gpu_ids {gpu_ids}: there is no GPU {missing[0]} here; {here}. "
-            "Leave the flag out for the best device, or use --gpu_ids -1 for the CPU"
+            f"--gpu_ids {gpu_ids}: there is no GPU {missing[0]} here, only {here or 'the CPU'}; "
+            "leave the flag out for the best device, or use --gpu_ids -1 for the CPU"
         )
     return ids
 

@@ -9,13 +9,9 @@ from util.errors import UserError
 
 
 class Registry:
-    """Maps NAME to the class <Name><Kind> in PACKAGE/NAME_KIND.py.
+    """Maps NAME to the subclass <Name><Kind> of `base` in PACKAGE/NAME_KIND.py.
 
-    Args:
-        package: the package that the files are in.
-        kind: "model" or "dataset".
-        base: the class that all must subclass.
-        flag: the option that names one, for messages.
+    Messages name the option `flag`.
     """
 
     def __init__(self, package: str, kind: str, base: type, flag: str):
@@ -30,8 +26,7 @@ class Registry:
     def find(self, name: str) -> type:
         """The class of a name; case and underscores of the class name do not matter.
 
-        Raises:
-            UserError: no such file, or no such class in it. An error inside the file is its own.
+        UserError if there is no such file, or no such class in it.
         """
         names = self.names()
         if name not in names:

@@ -34,13 +34,9 @@ def was_restarted() -> bool:
 def open_saved_run(directory: Path, tag: str | None) -> SavedRun | None:
     """Open, on rank 0, what to continue from; None without a training state. Call it on all ranks.
 
-    Args:
-        directory: the experiment's folder; a restarted job continues only from what it has saved
-            there itself.
-        tag: the checkpoint that --continue_train asks for; None without it.
-
-    Raises:
-        UserError: the state cannot be read, or --continue_train finds neither it nor weights.
+    `tag` is the checkpoint that --continue_train asks for, None without it. A restarted job
+    continues only from what it has itself saved in `directory`. UserError if the state cannot be
+    read, or --continue_train finds neither it nor weights.
     """
     run = _open(directory, tag) if distributed.is_main() else None
     told = distributed.from_main(lambda: {**vars(run), "state": None} if run else None)

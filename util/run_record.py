@@ -22,7 +22,8 @@ def save_options(
     stem = "train_opt" if opt.isTrain else "test_opt"
     values = {
         key: value if _is_plain(value) and value != math.inf else str(value)
-        for key, value in _recorded(vars(opt))
+        for key, value in sorted(vars(opt).items())
+        if key != "saved_run"
     }
     lines = ["----------------- Options ---------------"]
     lines += [f"{key:>25}: {one_line(value)}" for key, value in values.items()]
@@ -35,11 +36,9 @@ def save_options(
 def read_options(
     folder: Path, names: Sequence[str], accepts: Callable[[str, Any], bool]
 ) -> dict[str, Any]:
-    """The options that training saved in `folder`; empty where it saved none, as the original.
+    """Those of the options `names` that training saved in `folder`; the original saves none.
 
-    Raises:
-        UserError: the file is there and is not what save_options writes, or it has a value for one
-            of `names` that is not `accepts(name, value)`.
+    UserError if the file is damaged, or a value is not one that `accepts(name, value)`.
     """
     path = folder / "train_opt.json"
     try:
@@ -56,20 +55,15 @@ def read_options(
         return {}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path}, the options of the training, cannot be used ({error}); remove it and give "
-            "the network options (--netG, --norm, --ngf, …) instead"
+            f"{path} cannot be used ({error}); remove it and give --netG, --norm, --ngf, … instead"
         ) from None
     return values
 
 
 def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a training state keeps, in their order: those that any file can hold."""
-    return {name: value for name, value in _recorded(values) if _is_plain(value)}
-
-
-def _recorded(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """In order, without the run that is continued, an open file."""
-    return sorted(item for item in values.items() if item[0] != "saved_run")
+    found = sorted(values.items())
+    return {name: value for name, value in found if name != "saved_run" and _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:

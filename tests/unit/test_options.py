@@ -117,7 +117,6 @@ def test_help_shows_the_data_set_s_own_options(capsys, here):
 
 UNKNOWN = {
     "--btach_size": ["--batch_size"],
-    "--lambda_L1": ["--model", "pix2pix"],  # an option of another model
     "--niter": ["--n_epochs"],
     "--niter_decay": ["--n_epochs_decay"],
     "--loadSize": ["--load_size"],
@@ -155,7 +154,7 @@ PROBLEMS = {  # what is given: what the message has
     ("--seed", "9" * 30): ["--seed 999"],
     ("--netD", "huge"): ["--netD", "'huge'", "'pixel'"],
     ("--ngf", "many"): ["--ngf", "'many'"],
-    ("--beta1", "1"): ["--beta1 1.0", "below 1"],
+    ("--beta1", "1"): ["--beta1 1.0", "at most 0.9999"],
     ("--no_flip=3", ""): ["--no_flip"],
     ("--dropout", "--no_dropout"): ["--dropout", "not allowed with"],
     ("--display_freq", ""): ["--display_freq", "expected one argument"],
