@@ -22,41 +22,33 @@ from util.files import atomic_write, explain_write_errors
 from util.reports import html
 
 LOG = logging.getLogger("image_translation")
+REFRESH_SECONDS = 30.0  # how often an open page looks for new entries
+Options = Mapping[str, object]
 
 
 class TrainingPage:
     """`web/index.html`: the loss curves and, per epoch, the visuals, newest first.
 
-    A write that fails during training (disk full, folder deleted) is logged once, and training
-    continues.
+    A folder that cannot be written is a UserError at the start. During training (disk full, folder
+    deleted) it is logged once, and training continues.
 
     Args:
-        image_size: width of the images on the page, in CSS pixels.
+        options: those of the run, for the page to list; `display_winsize` is the width of its
+            images, in CSS pixels.
         resume_at: images seen when training continues; later entries are dropped. None: a new run.
-        refresh_seconds: how often an open page looks for new entries.
-
-    Raises:
-        UserError: the folder cannot be written.
     """
 
     def __init__(
-        self,
-        web_dir: str | os.PathLike[str],
-        title: str,
-        options: Mapping[str, object] | None = None,
-        image_size: int = 256,
-        resume_at: int | None = None,
-        refresh_seconds: float = 30,
+        self, folder: Path, title: str, options: Options | None = None, resume_at: int | None = None
     ) -> None:
-        self.folder = Path(web_dir)
-        self._failed = False
-        look = {"image_size": image_size, "refresh_seconds": refresh_seconds}
+        self.folder, self._failed, shown = folder, False, options or {}
+        look = {"image_size": shown.get("display_winsize", 256), "refresh_seconds": REFRESH_SECONDS}
         template = html.TEMPLATES.get_template("training.html")
-        page = template.render(title=title, options=options or {}, **look)
-        with explain_write_errors(self.folder, "turn the page off with --no_html"):
-            (self.folder / "images").mkdir(parents=True, exist_ok=True)
-            _keep_entries(self.folder / "data.js", resume_at)
-            with atomic_write(self.folder / "index.html") as file:
+        page = template.render(title=title, options=shown, **look)
+        with explain_write_errors(folder, "turn the page off with --no_html"):
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+            _keep_entries(folder / "data.js", resume_at)
+            with atomic_write(folder / "index.html") as file:
                 file.write(page.encode("utf-8", "replace"))
 
     def add_losses(self, epoch: int, seen: int, losses: Mapping[str, float]) -> None:
@@ -68,13 +60,9 @@ class TrainingPage:
     def add_visuals(
         self, epoch: int, seen: int, visuals: Mapping[str, np.ndarray], captions: Sequence[str] = ()
     ) -> None:
-        """Show the images of an epoch in place of any that it showed before.
+        """Show the images of an epoch, uint8 (H, W, 3), in place of any that it showed before.
 
-        Args:
-            epoch: counted from 1.
-            seen: images so far.
-            visuals: label to uint8 image (H, W, 3).
-            captions: lines of text beside the epoch's number, such as the paths of the images.
+        The lines of `captions` stand beside the epoch's number, such as the paths of the images.
         """
         with self._write_errors_logged():
             pairs = [[name, self._save(epoch, name, image)] for name, image in visuals.items()]

@@ -12,13 +12,9 @@ LOG = logging.getLogger("image_translation")
 
 
 class WandbLog:
-    """Sends losses and images to a run named after the experiment; best effort once it runs.
+    """Sends losses and images to a run named after the experiment, with the options it has.
 
-    Args:
-        opt: reads wandb_project_name and name; all of it becomes the run's configuration.
-
-    Raises:
-        UserError: wandb refuses to start.
+    A wandb that does not start is a UserError; what fails later is logged once.
     """
 
     def __init__(self, opt: argparse.Namespace):

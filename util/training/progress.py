@@ -136,10 +136,9 @@ class Progress:
         if not self.opt.continue_train:
             checkpoint.set_aside(self.folder)
         if not self.opt.no_html:
-            shell = self.opt.name, vars(self.opt), self.opt.display_winsize
             seen = self.resume_at and self.resume_at[2]
-            web = self.folder / "web"
-            self.page = distributed.on_main(TrainingPage, web, *shell, resume_at=seen)
+            shell = self.folder / "web", self.opt.name, vars(self.opt), seen
+            self.page = distributed.on_main(TrainingPage, *shell)
 
     def _count(self) -> int:
         """Count the images of a step, and hear how it went on all ranks; returns their number."""
