@@ -315,7 +315,7 @@ def test_a_writer_waits_rather_than_pile_up_images(tmp_path, monkeypatch):
             writer.add(black(), [tmp_path / f"{number}.png"])
             waiting.append(number)
 
-    with ImageWriter(threads=2) as writer:
+    with ImageWriter() as writer:
         adding = threading.Thread(target=add_all, args=(writer,))
         adding.start()
         adding.join(0.5)
@@ -323,7 +323,7 @@ def test_a_writer_waits_rather_than_pile_up_images(tmp_path, monkeypatch):
         for _ in range(50):
             gate.release()
         adding.join()
-    assert (at_rest, len(waiting)) == (2 * image_writer.QUEUE, 50)
+    assert (at_rest, len(waiting)) == (image_writer.THREADS * image_writer.QUEUE, 50)
 
 
 def test_an_image_that_cannot_be_written_is_one_message_and_no_page(here, tmp_path, monkeypatch):
@@ -349,7 +349,8 @@ def test_an_interrupt_drops_what_waits(tmp_path, monkeypatch):
     saved = []
     slow = lambda *a: time.sleep(0.1) or saved.append(a)  # noqa: E731
     monkeypatch.setattr(image_writer, "save_image", slow)
-    with pytest.raises(KeyboardInterrupt), ImageWriter(threads=1) as writer:
+    monkeypatch.setattr(image_writer, "THREADS", 1)
+    with pytest.raises(KeyboardInterrupt), ImageWriter() as writer:
         for number in range(image_writer.QUEUE):
             writer.add(black(), [tmp_path / f"{number}.png"])
         raise KeyboardInterrupt

@@ -1,6 +1,5 @@
 """Images to disk while the next ones are computed: a few threads behind a short queue."""
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,26 +34,22 @@ class HostCopy:
 class ImageWriter(ThreadPoolExecutor):
     """Writes images in threads; use it in a `with`, which ends when all are on disk.
 
-    After an exception in the block, what still waits is dropped. `aspect_ratio` is as for
-    `save_image`.
+    After an exception in the block, what still waits is dropped.
     """
 
-    def __init__(self, aspect_ratio: float = 1.0, threads: int | None = None) -> None:
-        threads = threads or min(THREADS, os.cpu_count() or 1)
-        super().__init__(threads, thread_name_prefix="image")
-        self.aspect_ratio, self._places = aspect_ratio, threads * QUEUE
+    def __init__(self, aspect_ratio: float = 1.0) -> None:
+        super().__init__(THREADS, thread_name_prefix="image")
+        self.aspect_ratio = aspect_ratio
         self._writing: deque[Future[None]] = deque()
 
     def add(self, images: HostCopy, paths: Sequence[Path]) -> None:
         """Have the first of `images`, (N, H, W, 3) uint8, written to `paths`, soon.
 
         Waits while the queue is full, so that memory does not grow with the number of images.
-
-        Raises:
-            UserError: an earlier image cannot be written.
+        UserError if an earlier image cannot be written.
         """
         for index, path in enumerate(paths):
-            if len(self._writing) == self._places:
+            if len(self._writing) == THREADS * QUEUE:
                 self._writing.popleft().result()
             self._writing.append(self.submit(self._write, images, index, path))
 

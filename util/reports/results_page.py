@@ -1,7 +1,6 @@
 """The results of a test on disk: one image file per tested image and visual, and the page."""
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -21,12 +20,12 @@ class Results(ExitStack):
     """Writes `images/<stem>_<visual>.png` and `index.html` to a folder; use it in a `with`.
 
     Images are written in threads, so an error may be raised by a later `add`, or at the end of
-    the block. `opt` needs name, phase, epoch, display_winsize, aspect_ratio and use_wandb.
+    the block.
     """
 
     def __init__(self, opt: argparse.Namespace, folder: Path):
         super().__init__()
-        self.folder = Path(folder)
+        self.folder = folder
         self._taken: set[str] = set()  # names of files
         self.wandb = WandbLog(opt) if opt.use_wandb else NoOp()
         self.callback(self.wandb.close)
@@ -36,12 +35,9 @@ class Results(ExitStack):
         self.writer = self.enter_context(ImageWriter(opt.aspect_ratio))
 
     def add(self, paths: Sequence[str], visuals: Mapping[str, Any]) -> None:
-        """Write the visuals of a batch of tested images.
+        """Write the visuals of a batch, (N, C, H, W) in [-1, 1]; each path names a row.
 
-        Args:
-            paths: where the images come from; they name the rows.
-            visuals: name to (N, C, H, W) in [-1, 1], N at least as many as there are paths: what
-                is beyond only fills up a batch.
+        N may be larger than the number of paths: what is beyond only fills up the batch.
         """
         copies = {name: HostCopy(_images(visual)) for name, visual in visuals.items()}
         stems = [self._unused(Path(path).stem, list(copies)) for path in paths]
@@ -78,23 +74,16 @@ class ResultsPage(ExitStack):
     """`index.html` of a test: one row per tested image. Use it in a `with`.
 
     Rows go to a temporary file as they come, so memory does not grow with their number; the page
-    appears, whole, at the end of the block. After an exception in it there is no new page.
-
-    Args:
-        folder: of the page, with the images in its `images/`; made if missing.
-        title: heading of the page.
-        image_size: width of the images on the page, in CSS pixels.
-
-    Raises:
-        UserError: the folder cannot be written; from every method.
+    appears, whole, at the end of the block. After an exception in it there is no new page. A folder
+    that cannot be written is a UserError. `image_size`: width of the images, in CSS pixels.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], title: str, image_size: int = 256) -> None:
+    def __init__(self, folder: Path, title: str, image_size: int = 256) -> None:
         super().__init__()
-        self.folder, self.image_size, self.rows = Path(folder), image_size, 0
+        self.folder, self.image_size, self.rows = folder, image_size, 0
         with self._errors():
-            (self.folder / "images").mkdir(parents=True, exist_ok=True)
-            self._file = self.enter_context(atomic_write(self.folder / "index.html"))
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+            self._file = self.enter_context(atomic_write(folder / "index.html"))
             self.push(self._finish)
             self._write("head", title)
 
