@@ -15,11 +15,7 @@ from markupsafe import Markup
 
 ASSETS = Path(__file__).parent / "assets"
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(ASSETS),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    auto_reload=False,
+    loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, undefined=jinja2.StrictUndefined
 )
 
 

@@ -40,10 +40,9 @@ class LossLog:
     def add(
         self, epoch: int, iters: int, total_iters: int, took: float, waited: float, losses: Losses
     ) -> str:
-        """Log the losses of a step; returns the line of loss_log.txt.
+        """Log the losses at `iters` images of the epoch (from 1); returns the line of loss_log.txt.
 
-        Its place is that of the original: `iters` images of the epoch (from 1), `total_iters` in
-        all. An image `took` so many seconds of computing and was `waited` for so many.
+        An image `took` so many seconds of computing and was `waited` for so many.
         """
         named = {one_line(name): value for name, value in losses.items()}
         line = f"(epoch: {epoch}, iters: {iters}, time: {took:.3f}, data: {waited:.3f}) "

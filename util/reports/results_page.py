@@ -1,26 +1,33 @@
-"""The results of a test on disk: one image file per tested image and visual, and the page."""
+"""The results of a test on disk: one image file per tested image and visual, and the page.
+
+The images are written while the next ones are computed, by a few threads behind a short queue.
+"""
 
 import argparse
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from util.distributed import NoOp
 from util.files import atomic_write, explain_write_errors
 from util.reports import html
-from util.reports.image_writer import HostCopy, ImageWriter
 from util.reports.wandb_log import WandbLog
-from util.util import tensor2im, to_uint8
+from util.util import save_image, tensor2im, to_uint8
+
+THREADS = 4  # PIL compresses outside of Python's lock, so that threads run at once
+QUEUE = 4  # images for each thread, the one in its hands included
 
 
 class Results(ExitStack):
     """Writes `images/<stem>_<visual>.png` and `index.html` to a folder; use it in a `with`.
 
-    Images are written in threads, so an error may be raised by a later `add`, or at the end of
-    the block.
+    A UserError may be raised by a later `add`, or at the end of the block.
     """
 
     def __init__(self, opt: argparse.Namespace, folder: Path):
@@ -63,6 +70,53 @@ class Results(ExitStack):
         return free
 
 
+class HostCopy:
+    """A tensor on its way to main memory; a GPU copies while Python continues."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._arrived = torch.cuda.Event() if tensor.is_cuda else None
+        self._host = tensor.to("cpu", non_blocking=tensor.is_cuda)  # into pinned memory
+        if self._arrived:
+            self._arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def numpy(self) -> np.ndarray:
+        """The values; waits for them, and may be called from any thread."""
+        if self._arrived:
+            self._arrived.synchronize()
+        return self._host.numpy()
+
+
+class ImageWriter(ThreadPoolExecutor):
+    """Writes images in threads; use it in a `with`, which ends when all are on disk.
+
+    After an exception in the block, what still waits is dropped.
+    """
+
+    def __init__(self, aspect_ratio: float = 1.0) -> None:
+        super().__init__(THREADS, thread_name_prefix="image")
+        self.aspect_ratio = aspect_ratio
+        self._writing: deque[Future[None]] = deque()
+
+    def add(self, images: HostCopy, paths: Sequence[Path]) -> None:
+        """Have the first of `images`, (N, H, W, 3) uint8, written to `paths`, soon.
+
+        Waits while the queue is full, so that memory does not grow with the number of images.
+        UserError if an earlier image cannot be written.
+        """
+        for index, path in enumerate(paths):
+            if len(self._writing) == THREADS * QUEUE:
+                self._writing.popleft().result()
+            self._writing.append(self.submit(self._write, images, index, path))
+
+    def _write(self, images: HostCopy, index: int, path: Path) -> None:
+        save_image(images.numpy()[index], str(path), self.aspect_ratio)
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self.shutdown(cancel_futures=kind is not None)
+        while kind is None and self._writing:
+            self._writing.popleft().result()
+
+
 def _images(visual: Any) -> torch.Tensor:
     """(N, H, W, 3) uint8; people's own models may show a (C, H, W) tensor or a numpy image."""
     if isinstance(visual, torch.Tensor) and visual.dim() == 4:
@@ -81,6 +135,7 @@ class ResultsPage(ExitStack):
     def __init__(self, folder: Path, title: str, image_size: int = 256) -> None:
         super().__init__()
         self.folder, self.image_size, self.rows = folder, image_size, 0
+        self._macros = html.TEMPLATES.get_template("results.html").module
         with self._errors():
             (folder / "images").mkdir(parents=True, exist_ok=True)
             self._file = self.enter_context(atomic_write(folder / "index.html"))
@@ -103,8 +158,7 @@ class ResultsPage(ExitStack):
             self._write("foot", self.rows)
 
     def _write(self, macro: str, *arguments: object) -> None:
-        page = html.TEMPLATES.get_template("results.html").module
-        self._file.write(getattr(page, macro)(*arguments).encode("utf-8", "replace"))
+        self._file.write(getattr(self._macros, macro)(*arguments).encode("utf-8", "replace"))
 
     def _errors(self) -> AbstractContextManager[None]:
         return explain_write_errors(self.folder, "choose another place with --results_dir")

@@ -41,10 +41,9 @@ class TrainingPage:
     def __init__(
         self, folder: Path, title: str, options: Options | None = None, resume_at: int | None = None
     ) -> None:
-        self.folder, self._failed, shown = folder, False, options or {}
-        look = {"image_size": shown.get("display_winsize", 256), "refresh_seconds": REFRESH_SECONDS}
+        self.folder, self._failed = folder, False
         template = html.TEMPLATES.get_template("training.html")
-        page = template.render(title=title, options=shown, **look)
+        page = template.render(title=title, options=options or {}, refresh=REFRESH_SECONDS)
         with explain_write_errors(folder, "turn the page off with --no_html"):
             (folder / "images").mkdir(parents=True, exist_ok=True)
             _keep_entries(folder / "data.js", resume_at)

@@ -10,18 +10,15 @@ from torch import Tensor
 def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
     """The same batches; on CUDA their tensors, in pinned memory, are copied during a step.
 
-    A step only queues its work, so the copy of the next batch starts while it is computed; the
-    stream of the steps waits for it. A batch is a tensor, or a dict or list of them and of others.
+    A step only queues its work, so the copy of the next batch starts while it is computed.
     """
-    if device.type != "cuda":
-        yield from batches
-        return
-    copying = torch.cuda.Stream(device)
+    copying = torch.cuda.Stream(device) if device.type == "cuda" else None
     for batch in batches:
-        steps = torch.cuda.current_stream(device)
-        with torch.cuda.stream(copying):
-            batch = _moved(batch, device, steps)
-        steps.wait_stream(copying)
+        if copying:
+            steps = torch.cuda.current_stream(device)
+            with torch.cuda.stream(copying):
+                batch = _moved(batch, device, steps)
+            steps.wait_stream(copying)
         yield batch
 
 
