@@ -40,10 +40,7 @@ class LossLog:
     def add(
         self, epoch: int, iters: int, total_iters: int, took: float, waited: float, losses: Losses
     ) -> str:
-        """Log the losses at `iters` images of the epoch (from 1); returns the line of loss_log.txt.
-
-        An image `took` so many seconds of computing and was `waited` for so many.
-        """
+        """Log the losses, and seconds per image; returns the line of loss_log.txt."""
         named = {one_line(name): value for name, value in losses.items()}
         line = f"(epoch: {epoch}, iters: {iters}, time: {took:.3f}, data: {waited:.3f}) "
         line += " ".join(f"{name}: {value:.3f}" for name, value in named.items())

@@ -7,7 +7,8 @@ import argparse
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,21 @@ class Results(ExitStack):
                 self.wandb.add(self.page.rows, shown)
 
     def _unused(self, stem: str, visuals: Sequence[str]) -> str:
-        """`stem`, with a number where its files would replace those of another image.
-
-        A folder may hold 1.jpg and 1.png, or sub/1.jpg; and x_real.png with the visual A has the
-        file name of x.png with real_A.
-        """
+        """`stem`, with a number where its files would replace those of another image."""
+        # as with 1.jpg, 1.png and sub/1.jpg, and x_real.png with the visual A, x.png with real_A
         free, number = stem, 1
         while not self._taken.isdisjoint(names := [f"{free}_{visual}.png" for visual in visuals]):
             number += 1
             free = f"{stem}_{number}"
         self._taken.update(names)
         return free
+
+
+def _images(visual: Any) -> torch.Tensor:
+    """(N, H, W, 3) uint8; people's own models may show a (C, H, W) tensor or a numpy image."""
+    if isinstance(visual, torch.Tensor) and visual.dim() == 4:
+        return to_uint8(visual)
+    return torch.from_numpy(tensor2im(visual))[None]
 
 
 class HostCopy:
@@ -100,8 +105,7 @@ class ImageWriter(ThreadPoolExecutor):
     def add(self, images: HostCopy, paths: Sequence[Path]) -> None:
         """Have the first of `images`, (N, H, W, 3) uint8, written to `paths`, soon.
 
-        Waits while the queue is full, so that memory does not grow with the number of images.
-        UserError if an earlier image cannot be written.
+        Waits while the queue is full; UserError if an earlier image cannot be written.
         """
         for index, path in enumerate(paths):
             if len(self._writing) == THREADS * QUEUE:
@@ -117,24 +121,18 @@ class ImageWriter(ThreadPoolExecutor):
             self._writing.popleft().result()
 
 
-def _images(visual: Any) -> torch.Tensor:
-    """(N, H, W, 3) uint8; people's own models may show a (C, H, W) tensor or a numpy image."""
-    if isinstance(visual, torch.Tensor) and visual.dim() == 4:
-        return to_uint8(visual)
-    return torch.from_numpy(tensor2im(visual))[None]
-
-
 class ResultsPage(ExitStack):
     """`index.html` of a test: one row per tested image. Use it in a `with`.
 
     Rows go to a temporary file as they come, so memory does not grow with their number; the page
-    appears, whole, at the end of the block. After an exception in it there is no new page. A folder
-    that cannot be written is a UserError. `image_size`: width of the images, in CSS pixels.
+    appears, whole, at the end of the block, without an exception. A folder that cannot be written
+    is a UserError. `image_size`: width of the images, in CSS pixels.
     """
 
     def __init__(self, folder: Path, title: str, image_size: int = 256) -> None:
         super().__init__()
-        self.folder, self.image_size, self.rows = folder, image_size, 0
+        self.image_size, self.rows = image_size, 0
+        self._errors = partial(explain_write_errors, folder, "choose another --results_dir")
         self._macros = html.TEMPLATES.get_template("results.html").module
         with self._errors():
             (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -159,6 +157,3 @@ class ResultsPage(ExitStack):
 
     def _write(self, macro: str, *arguments: object) -> None:
         self._file.write(getattr(self._macros, macro)(*arguments).encode("utf-8", "replace"))
-
-    def _errors(self) -> AbstractContextManager[None]:
-        return explain_write_errors(self.folder, "choose another place with --results_dir")

@@ -1,7 +1,7 @@
 """The page of a training run: loss curves and images, opened from disk, also while it trains.
 
-`index.html` is written once per start. `data.js` grows by one line per update, so that an update
-costs the same in epoch 1000 as in epoch 1; an open page reads it again from time to time.
+`data.js` grows by one line per update, so that an update costs the same in epoch 1000 as in epoch
+1; an open page reads it again from time to time.
 """
 
 import errno
@@ -33,8 +33,7 @@ class TrainingPage:
     deleted) it is logged once, and training continues.
 
     Args:
-        options: those of the run, for the page to list; `display_winsize` is the width of its
-            images, in CSS pixels.
+        options: listed on the page; `display_winsize` is the width of its images, in CSS pixels.
         resume_at: images seen when training continues; later entries are dropped. None: a new run.
     """
 
@@ -54,19 +53,15 @@ class TrainingPage:
         """Add a point to each curve, at `seen` images; a loss that is not finite makes a gap."""
         pairs = [[name, _number(value)] for name, value in losses.items()]
         with self._write_errors_logged():
-            self._append({"epoch": epoch, "total_iters": seen, "losses": pairs})
+            self._append(epoch, seen, losses=pairs)
 
     def add_visuals(
         self, epoch: int, seen: int, visuals: Mapping[str, np.ndarray], captions: Sequence[str] = ()
     ) -> None:
-        """Show the images of an epoch, uint8 (H, W, 3), in place of any that it showed before.
-
-        The lines of `captions` stand beside the epoch's number, such as the paths of the images.
-        """
+        """Show the images of an epoch, uint8 (H, W, 3), in place of those it showed before."""
         with self._write_errors_logged():
             pairs = [[name, self._save(epoch, name, image)] for name, image in visuals.items()]
-            entry = {"epoch": epoch, "total_iters": seen, "visuals": pairs}
-            self._append({**entry, "captions": list(captions)})
+            self._append(epoch, seen, visuals=pairs, captions=list(captions))
 
     def _save(self, epoch: int, name: str, image: np.ndarray) -> str:
         """Write one image; returns its address as seen from the page."""
@@ -76,8 +71,9 @@ class TrainingPage:
             Image.fromarray(image).save(file, format="PNG")
         return f"images/{html.percent_encoded(file_name)}"
 
-    def _append(self, entry: Mapping[str, object]) -> None:
+    def _append(self, epoch: int, seen: int, **what: object) -> None:
         """Append a line to data.js in a single write, all of it or nothing."""
+        entry = {"epoch": epoch, "total_iters": seen, **what}
         line = f"add({htmlsafe_json_dumps(entry)});\n".encode()
         path = self.folder / "data.js"
         with open(path, "r+b", buffering=0) as file:  # not "ab": half a page would mislead

@@ -1,15 +1,13 @@
 """What ends a run between two steps: a signal, or a loss that is not finite.
 
-From a signal to the exit: the handler only notes the signal's number, and the running step ends as
-ever. `after_step` tells it to all ranks, so that all leave after the same step (on a GPU one step
-later, as nobody waits for the device). `Progress` then sees `stop`, saves unless this step was just
-saved, and calls `leave`, which prints the command that continues the run and exits with status
-128 + number. A second Ctrl-C exits at once, without saving.
+From a signal to the exit: the handler only notes the signal's number. `after_step` tells it to all
+ranks, so that all leave after the same step (on a GPU one step later, as nobody waits for the
+device). `Progress` then sees `stop`, saves unless this step was just saved, and calls `leave`: it
+prints how to continue and exits with 128 + number. A second Ctrl-C exits at once, without saving.
 """
 
 import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -42,8 +40,7 @@ class StepMonitor(ExitStack):
         self._pending: deque[tuple[str, Losses, Sequence[str]]] = deque()
 
     def __enter__(self) -> "StepMonitor":
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        for number in SIGNALS if in_main_thread else []:
+        for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self.callback(signal.signal, number, signal.signal(number, self._on_signal))
         return self

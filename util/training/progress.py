@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from copy import copy
 from datetime import timedelta
@@ -18,7 +18,6 @@ from util.reports.training_page import TrainingPage
 from util.reports.wandb_log import WandbLog
 from util.run_record import save_options
 from util.training.interrupts import StepMonitor
-from util.training.prefetch import on_device
 from util.training.protocols import Loader, Model
 from util.training.saver import Counters, Saver
 from util.util import tensor2im
@@ -29,6 +28,28 @@ BAR: dict[str, Any] = {"unit": "image", "leave": False, "dynamic_ncols": True}
 def due(seen: int, step: int, every: int) -> bool:
     """Whether a counter that went up by `step` to `seen` has crossed a multiple of `every`."""
     return seen // every > (seen - step) // every
+
+
+def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """The same batches; on CUDA their tensors, in pinned memory, are copied during a step.
+
+    A step only queues its work, so the copy of the next batch starts while it is computed.
+    """
+    copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+    for batch in batches:
+        if copying and isinstance(batch, dict):  # the model copies what is not copied here
+            steps = torch.cuda.current_stream(device)
+            with torch.cuda.stream(copying):
+                batch = {name: _copied(value, device, steps) for name, value in batch.items()}
+            steps.wait_stream(copying)
+        yield batch
+
+
+def _copied(value: Any, device: torch.device, reader: torch.cuda.Stream) -> Any:
+    if isinstance(value, torch.Tensor):
+        value = value.to(device, non_blocking=True)
+        value.record_stream(reader)  # its memory must not be reused before `reader` has read it
+    return value
 
 
 class Stopwatch:
@@ -58,8 +79,8 @@ class Stopwatch:
 class Progress(ExitStack):
     """The bookkeeping of a training run, so that the loop in train.py is only the loop.
 
-    Counters count images over all ranks. A continued run starts where its saved state was. Use it
-    in a `with`: signals then wait until a step is done, and the logs are closed at the end.
+    Counters count images over all ranks. Use it in a `with`: signals then wait until a step is
+    done, and the logs are closed at the end.
     """
 
     def __init__(self, opt: argparse.Namespace, model: Model, loader: Loader):

@@ -40,10 +40,8 @@ class Saver:
             train_state.restore(self.model, state)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        distributed.print0(
-            f"continuing from {path}: epoch {counters['epoch']}, image {counters['position']} of "
-            f"{counters['images']}, {counters['total_iters']} images in all"
-        )
+        place = "epoch {epoch}, image {position} of {images}, {total_iters} images in all"
+        distributed.print0(f"continuing from {path}: {place.format(**counters)}")
         if saved_by != (now := str(torch.__version__)):
             distributed.print0(f"saved by torch {saved_by}, now {now}: not the same bit for bit")
         if ranks != distributed.world_size():
@@ -66,10 +64,7 @@ class Saver:
             )
 
     def save(self, tags: list[str], counters: Counters) -> None:
-        """Write the same checkpoint under each of the tags; call it on every rank.
-
-        UserError if weights are not finite or a file cannot be written; what was saved stays.
-        """
+        """Write the same checkpoint under each of the tags; call it on every rank."""
         start, tag = time.perf_counter(), tags[0]
         train_state.check_finite(self.model)
         state = train_state.collect(self.model, self.numbers, self.opt.device)
@@ -86,8 +81,8 @@ class Saver:
             checkpoint.prune(self.folder, tag, self.opt.keep_last)
         if self.opt.verbose:
             size, seconds = checkpoint.size(self.folder, tag), time.perf_counter() - start
-            what = f"saved {' and '.join(tags)}"
-            distributed.print0(f"{what}: {size / 1e6:.1f} MB in {seconds:.2f} s")
+            names = " and ".join(tags)
+            distributed.print0(f"saved {names}: {size / 1e6:.1f} MB in {seconds:.2f} s")
 
     def command_to_continue(self) -> str:
         """The command line that continues the run."""
