@@ -7,6 +7,7 @@ import pytest
 import webdriver
 from PIL import Image
 
+from util.reports import training_page
 from util.reports.results_page import ResultsPage
 from util.reports.training_page import TrainingPage
 
@@ -197,8 +198,9 @@ def test_one_update_is_enough_for_every_switch(browser, web):
     assert browser.console() == []
 
 
-def test_an_open_page_follows_the_training(browser, web):
-    page = TrainingPage(web, "t", refresh_seconds=0.2)
+def test_an_open_page_follows_the_training(browser, web, monkeypatch):
+    monkeypatch.setattr(training_page, "REFRESH_SECONDS", 0.2)
+    page = TrainingPage(web, "t")
     for epoch in range(1, 8):
         add_epoch(page, epoch)
     open_page(browser, page)
@@ -216,8 +218,9 @@ def test_an_open_page_follows_the_training(browser, web):
     assert browser.console() == []
 
 
-def test_a_zoom_outlives_an_update(browser, web):
-    page = TrainingPage(web, "t", refresh_seconds=0.2)
+def test_a_zoom_outlives_an_update(browser, web, monkeypatch):
+    monkeypatch.setattr(training_page, "REFRESH_SECONDS", 0.2)
+    page = TrainingPage(web, "t")
     for seen in range(1, 101):
         page.add_losses(1, seen, {"G": seen, "D": seen})
     open_page(browser, page)
@@ -233,8 +236,9 @@ def test_a_zoom_outlives_an_update(browser, web):
     assert browser.console() == []
 
 
-def test_a_half_written_line_does_not_blank_an_open_page(browser, web):
-    page = TrainingPage(web, "t", refresh_seconds=0.2)
+def test_a_half_written_line_does_not_blank_an_open_page(browser, web, monkeypatch):
+    monkeypatch.setattr(training_page, "REFRESH_SECONDS", 0.2)
+    page = TrainingPage(web, "t")
     add_epoch(page, 1)
     open_page(browser, page)
     browser.js("window.refused = 0; addEventListener('error', () => refused++)")

@@ -287,12 +287,12 @@ ENTRIES = [
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
 def test_entries_that_the_page_cannot_draw_are_dropped(entry, here):
-    page = TrainingPage("web", "t")
+    page = TrainingPage(Path("web"), "t")
     page.add_losses(1, 100, {"G": 1.0})
     with open("web/data.js", "a") as file:
         file.write(f"add({entry});\n")
     before = Path("web/data.js").read_text().splitlines()[:1]
-    TrainingPage("web", "t", resume_at=300)
+    TrainingPage(Path("web"), "t", resume_at=300)
     assert Path("web/data.js").read_text().splitlines() == before
 
 

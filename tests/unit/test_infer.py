@@ -19,8 +19,8 @@ from models import networks
 from models.inference import batching, half_precision
 from models.networks.generators import ResnetGenerator, UnetGenerator
 from util.errors import UserError
-from util.reports import image_writer
-from util.reports.image_writer import HostCopy, ImageWriter
+from util.reports import results_page
+from util.reports.results_page import HostCopy, ImageWriter
 from util.util import tensor2im, to_uint8
 
 SMALL_UNET = ["--netG", "unet_128", "--crop_size", "128", "--ngf", "2"]
@@ -308,14 +308,14 @@ def test_what_a_writer_was_given_is_on_disk_after_its_block(tmp_path):
 
 def test_a_writer_waits_rather_than_pile_up_images(tmp_path, monkeypatch):
     gate, waiting = threading.Semaphore(0), []
-    monkeypatch.setattr(image_writer, "save_image", lambda *a: gate.acquire())
+    monkeypatch.setattr(results_page, "save_image", lambda *a: gate.acquire())
 
     def add_all(writer):
         for number in range(50):
             writer.add(black(), [tmp_path / f"{number}.png"])
             waiting.append(number)
 
-    with ImageWriter(threads=2) as writer:
+    with ImageWriter() as writer:
         adding = threading.Thread(target=add_all, args=(writer,))
         adding.start()
         adding.join(0.5)
@@ -323,7 +323,7 @@ def test_a_writer_waits_rather_than_pile_up_images(tmp_path, monkeypatch):
         for _ in range(50):
             gate.release()
         adding.join()
-    assert (at_rest, len(waiting)) == (2 * image_writer.QUEUE, 50)
+    assert (at_rest, len(waiting)) == (results_page.THREADS * results_page.QUEUE, 50)
 
 
 def test_an_image_that_cannot_be_written_is_one_message_and_no_page(here, tmp_path, monkeypatch):
@@ -333,7 +333,7 @@ def test_an_image_that_cannot_be_written_is_one_message_and_no_page(here, tmp_pa
     def full(image, path, ratio):
         raise UserError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(image_writer, "save_image", full)
+    monkeypatch.setattr(results_page, "save_image", full)
     argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "4", "--no_dropout"]
     with pytest.raises(UserError, match="No space left"):
         run(tmp_path / "set", "r", *argv, "--crop_size", "32")
@@ -348,9 +348,10 @@ def test_an_error_of_the_last_image_is_raised_too(tmp_path):
 def test_an_interrupt_drops_what_waits(tmp_path, monkeypatch):
     saved = []
     slow = lambda *a: time.sleep(0.1) or saved.append(a)  # noqa: E731
-    monkeypatch.setattr(image_writer, "save_image", slow)
-    with pytest.raises(KeyboardInterrupt), ImageWriter(threads=1) as writer:
-        for number in range(image_writer.QUEUE):
+    monkeypatch.setattr(results_page, "save_image", slow)
+    monkeypatch.setattr(results_page, "THREADS", 1)
+    with pytest.raises(KeyboardInterrupt), ImageWriter() as writer:
+        for number in range(results_page.QUEUE):
             writer.add(black(), [tmp_path / f"{number}.png"])
         raise KeyboardInterrupt
     assert len(saved) <= 2
@@ -382,7 +383,7 @@ def test_memory_does_not_grow_with_the_number_of_images(batch_size, here, tmp_pa
         (folder / "9.png").rename(folder / "last.png")
         run(folder, f"r{count}", *argv)
     few, many = held
-    queue = image_writer.THREADS * image_writer.QUEUE * 3 * 32 * 32
+    queue = results_page.THREADS * results_page.QUEUE * 3 * 32 * 32
     assert many <= few + queue / 2 < (96 - 24) * 2 * 3 * 32 * 32
 
 

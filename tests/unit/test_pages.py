@@ -153,6 +153,12 @@ def test_resume_drops_a_damaged_line_and_no_other(tmp_path, damage):
     assert entries(tmp_path) == before and len(before) == 3
 
 
+def test_images_are_as_wide_as_display_winsize_says(tmp_path):
+    for options, width in (({"display_winsize": 9}, "9"), (None, "256")):
+        TrainingPage(tmp_path, "t", options)
+        assert Html(tmp_path / "index.html").attributes("body", "data-size") == [width]
+
+
 # ---- the files of a test -----------------------------------------------------------------------
 
 

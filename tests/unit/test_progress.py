@@ -17,8 +17,7 @@ from models.base_model import BaseModel
 from options.train_options import TrainOptions
 from util import checkpoint
 from util.errors import UserError
-from util.training.progress import Progress
-from util.training.stopwatch import Stopwatch
+from util.training.progress import Progress, Stopwatch
 
 
 class Clock:

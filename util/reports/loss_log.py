@@ -6,8 +6,9 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from util.errors import one_line
@@ -15,38 +16,31 @@ from util.files import atomic_write, encoded, explain_write_errors
 
 Losses = Mapping[str, float]
 RULE = "=" * 16  # around the heading of a start
-CONTINUED = ", continued"  # in the heading of a start that continues the run
+NEW_RUN = re.compile(rb"=====(?!.*, continued\))")
 LINE = re.compile(rb"(?:=====|\(epoch: (\d{1,9}), iters: (\d{1,12}), ).*\n")
 
 
 class LossLog:
-    """Appends to `loss_log.txt` and `losses.csv` in the experiment's folder.
+    """Appends to `loss_log.txt` and `losses.csv` in a folder; UserError if that cannot be done.
 
     loss_log.txt gets a new heading for each start, as in the original. losses.csv is one table of
     one run. Where a run continues at `resume_at`, (epoch, images of it, images in all) seen, lines
     from beyond that are taken out of both, the table's with the first new row.
-
-    Raises:
-        UserError: a file cannot be written; from every method.
     """
 
     def __init__(self, folder: Path, resume_at: tuple[int, int, int] | None = None):
-        self.text, self.table = Path(folder) / "loss_log.txt", Path(folder) / "losses.csv"
+        self.text, self.table = folder / "loss_log.txt", folder / "losses.csv"
         self.resume_at = resume_at
         self.columns: list[str] = []  # none until the first row
         if resume_at and self.text.exists():
             self._cut_text(resume_at[:2])
-        start = time.strftime("%c") + (CONTINUED if resume_at else "")
+        start = time.strftime("%c") + (", continued" if resume_at else "")
         _append(self.text, f"{RULE} Training Loss ({start}) {RULE}\n")
 
     def add(
         self, epoch: int, iters: int, total_iters: int, took: float, waited: float, losses: Losses
     ) -> str:
-        """Log the losses of a step; returns the line of loss_log.txt.
-
-        Its place is that of the original: `iters` images of the epoch (from 1), `total_iters` in
-        all. An image `took` so many seconds of computing and was `waited` for so many.
-        """
+        """Log the losses, and seconds per image; returns the line of loss_log.txt."""
         named = {one_line(name): value for name, value in losses.items()}
         line = f"(epoch: {epoch}, iters: {iters}, time: {took:.3f}, data: {waited:.3f}) "
         line += " ".join(f"{name}: {value:.3f}" for name, value in named.items())
@@ -60,32 +54,30 @@ class LossLog:
 
     def flush(self) -> None:
         """Wait until the disk has what was logged, before it has a checkpoint from after that."""
-        for path in (self.text, self.table):
-            if path.exists():
-                with explain_write_errors(path), open(path, "rb") as file:
-                    os.fsync(file.fileno())
+        for path in filter(Path.exists, (self.text, self.table)):
+            with explain_write_errors(path), open(path, "rb") as file:
+                os.fsync(file.fileno())
 
     def _cut_text(self, place: tuple[int, int]) -> None:
         """Remove the lines of this run that are from beyond `place`, (epoch, images of it)."""
         with explain_write_errors(self.text):
             lines = self.text.read_bytes().splitlines(keepends=True)
-            starts = [n for n, line in enumerate(lines) if line.startswith(b"=====")]
-            first = max((n for n in starts if CONTINUED.encode() not in lines[n]), default=0)
+            first = max((n for n, line in enumerate(lines) if NEW_RUN.match(line)), default=0)
             kept = [line for line in lines[first:] if _place(line) <= place]
             with atomic_write(self.text) as file:
                 file.writelines(lines[:first] + kept)
 
     def _start_table(self, columns: list[str]) -> None:
         """Keep the rows before this start; they may have other losses than this run has."""
-        kept = []
+        kept: list[dict[str, str]] = []
         with explain_write_errors(self.table):
             if self.table.exists() and self.resume_at:
-                kept = _rows_up_to(self.resume_at[2], self.table)
+                kept = list(_rows_up_to(self.resume_at[2], self.table))
             elif self.table.exists():  # of an earlier run
                 os.replace(self.table, self.table.with_name("previous_losses.csv"))
-            self.columns = list(dict.fromkeys([*(kept[0] if kept else ()), *columns]))
-            header = dict(zip(self.columns, self.columns, strict=True))
+            self.columns = list(dict.fromkeys(chain(*kept[:1], columns)))
             with atomic_write(self.table) as file:
+                header = {name: name for name in self.columns}
                 file.write(encoded(_as_csv([header, *kept], self.columns)))
 
 
@@ -106,10 +98,9 @@ def _as_csv(rows: Sequence[Mapping[str, object]], columns: list[str]) -> str:
     return text.getvalue()
 
 
-def _rows_up_to(total_iters: int, table: Path) -> list[dict[str, str]]:
+def _rows_up_to(total_iters: int, table: Path) -> Iterator[dict[str, str]]:
     """The rows up to that many images seen, without those that a crash has damaged."""
     header: list[str] = []
-    kept = []
     with open(table, newline="", encoding="utf-8", errors="replace") as file:
         for line in file:
             with suppress(csv.Error, ValueError, KeyError):
@@ -117,5 +108,4 @@ def _rows_up_to(total_iters: int, table: Path) -> list[dict[str, str]]:
                 header = header or cells
                 row = dict(zip(header, cells, strict=True))
                 if int(row["total_iters"]) <= total_iters:
-                    kept.append(row)
-    return kept
+                    yield row

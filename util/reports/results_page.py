@@ -1,32 +1,39 @@
-"""The results of a test on disk: one image file per tested image and visual, and the page."""
+"""The results of a test on disk: one image file per tested image and visual, and the page.
+
+The images are written while the next ones are computed, by a few threads behind a short queue.
+"""
 
 import argparse
-import os
+from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from util.distributed import NoOp
 from util.files import atomic_write, explain_write_errors
 from util.reports import html
-from util.reports.image_writer import HostCopy, ImageWriter
 from util.reports.wandb_log import WandbLog
-from util.util import tensor2im, to_uint8
+from util.util import save_image, tensor2im, to_uint8
+
+THREADS = 4  # PIL compresses outside of Python's lock, so that threads run at once
+QUEUE = 4  # images for each thread, the one in its hands included
 
 
 class Results(ExitStack):
     """Writes `images/<stem>_<visual>.png` and `index.html` to a folder; use it in a `with`.
 
-    Images are written in threads, so an error may be raised by a later `add`, or at the end of
-    the block. `opt` needs name, phase, epoch, display_winsize, aspect_ratio and use_wandb.
+    A UserError may be raised by a later `add`, or at the end of the block.
     """
 
     def __init__(self, opt: argparse.Namespace, folder: Path):
         super().__init__()
-        self.folder = Path(folder)
+        self.folder = folder
         self._taken: set[str] = set()  # names of files
         self.wandb = WandbLog(opt) if opt.use_wandb else NoOp()
         self.callback(self.wandb.close)
@@ -36,12 +43,9 @@ class Results(ExitStack):
         self.writer = self.enter_context(ImageWriter(opt.aspect_ratio))
 
     def add(self, paths: Sequence[str], visuals: Mapping[str, Any]) -> None:
-        """Write the visuals of a batch of tested images.
+        """Write the visuals of a batch, (N, C, H, W) in [-1, 1]; each path names a row.
 
-        Args:
-            paths: where the images come from; they name the rows.
-            visuals: name to (N, C, H, W) in [-1, 1], N at least as many as there are paths: what
-                is beyond only fills up a batch.
+        N may be larger than the number of paths: what is beyond only fills up the batch.
         """
         copies = {name: HostCopy(_images(visual)) for name, visual in visuals.items()}
         stems = [self._unused(Path(path).stem, list(copies)) for path in paths]
@@ -54,11 +58,8 @@ class Results(ExitStack):
                 self.wandb.add(self.page.rows, shown)
 
     def _unused(self, stem: str, visuals: Sequence[str]) -> str:
-        """`stem`, with a number where its files would replace those of another image.
-
-        A folder may hold 1.jpg and 1.png, or sub/1.jpg; and x_real.png with the visual A has the
-        file name of x.png with real_A.
-        """
+        """`stem`, with a number where its files would replace those of another image."""
+        # as with 1.jpg, 1.png and sub/1.jpg, and x_real.png with the visual A, x.png with real_A
         free, number = stem, 1
         while not self._taken.isdisjoint(names := [f"{free}_{visual}.png" for visual in visuals]):
             number += 1
@@ -74,27 +75,68 @@ def _images(visual: Any) -> torch.Tensor:
     return torch.from_numpy(tensor2im(visual))[None]
 
 
+class HostCopy:
+    """A tensor on its way to main memory; a GPU copies while Python continues."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._arrived = torch.cuda.Event() if tensor.is_cuda else None
+        self._host = tensor.to("cpu", non_blocking=tensor.is_cuda)  # into pinned memory
+        if self._arrived:
+            self._arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def numpy(self) -> np.ndarray:
+        """The values; waits for them, and may be called from any thread."""
+        if self._arrived:
+            self._arrived.synchronize()
+        return self._host.numpy()
+
+
+class ImageWriter(ThreadPoolExecutor):
+    """Writes images in threads; use it in a `with`, which ends when all are on disk.
+
+    After an exception in the block, what still waits is dropped.
+    """
+
+    def __init__(self, aspect_ratio: float = 1.0) -> None:
+        super().__init__(THREADS, thread_name_prefix="image")
+        self.aspect_ratio = aspect_ratio
+        self._writing: deque[Future[None]] = deque()
+
+    def add(self, images: HostCopy, paths: Sequence[Path]) -> None:
+        """Have the first of `images`, (N, H, W, 3) uint8, written to `paths`, soon.
+
+        Waits while the queue is full; UserError if an earlier image cannot be written.
+        """
+        for index, path in enumerate(paths):
+            if len(self._writing) == THREADS * QUEUE:
+                self._writing.popleft().result()
+            self._writing.append(self.submit(self._write, images, index, path))
+
+    def _write(self, images: HostCopy, index: int, path: Path) -> None:
+        save_image(images.numpy()[index], str(path), self.aspect_ratio)
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self.shutdown(cancel_futures=kind is not None)
+        while kind is None and self._writing:
+            self._writing.popleft().result()
+
+
 class ResultsPage(ExitStack):
     """`index.html` of a test: one row per tested image. Use it in a `with`.
 
     Rows go to a temporary file as they come, so memory does not grow with their number; the page
-    appears, whole, at the end of the block. After an exception in it there is no new page.
-
-    Args:
-        folder: of the page, with the images in its `images/`; made if missing.
-        title: heading of the page.
-        image_size: width of the images on the page, in CSS pixels.
-
-    Raises:
-        UserError: the folder cannot be written; from every method.
+    appears, whole, at the end of the block, without an exception. A folder that cannot be written
+    is a UserError. `image_size`: width of the images, in CSS pixels.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], title: str, image_size: int = 256) -> None:
+    def __init__(self, folder: Path, title: str, image_size: int = 256) -> None:
         super().__init__()
-        self.folder, self.image_size, self.rows = Path(folder), image_size, 0
+        self.image_size, self.rows = image_size, 0
+        self._errors = partial(explain_write_errors, folder, "choose another --results_dir")
+        self._macros = html.TEMPLATES.get_template("results.html").module
         with self._errors():
-            (self.folder / "images").mkdir(parents=True, exist_ok=True)
-            self._file = self.enter_context(atomic_write(self.folder / "index.html"))
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+            self._file = self.enter_context(atomic_write(folder / "index.html"))
             self.push(self._finish)
             self._write("head", title)
 
@@ -114,8 +156,4 @@ class ResultsPage(ExitStack):
             self._write("foot", self.rows)
 
     def _write(self, macro: str, *arguments: object) -> None:
-        page = html.TEMPLATES.get_template("results.html").module
-        self._file.write(getattr(page, macro)(*arguments).encode("utf-8", "replace"))
-
-    def _errors(self) -> AbstractContextManager[None]:
-        return explain_write_errors(self.folder, "choose another place with --results_dir")
+        self._file.write(getattr(self._macros, macro)(*arguments).encode("utf-8", "replace"))

@@ -1,7 +1,7 @@
 """The page of a training run: loss curves and images, opened from disk, also while it trains.
 
-`index.html` is written once per start. `data.js` grows by one line per update, so that an update
-costs the same in epoch 1000 as in epoch 1; an open page reads it again from time to time.
+`data.js` grows by one line per update, so that an update costs the same in epoch 1000 as in epoch
+1; an open page reads it again from time to time.
 """
 
 import errno
@@ -22,64 +22,46 @@ from util.files import atomic_write, explain_write_errors
 from util.reports import html
 
 LOG = logging.getLogger("image_translation")
+REFRESH_SECONDS = 30.0  # how often an open page looks for new entries
+Options = Mapping[str, object]
 
 
 class TrainingPage:
     """`web/index.html`: the loss curves and, per epoch, the visuals, newest first.
 
-    A write that fails during training (disk full, folder deleted) is logged once, and training
-    continues.
+    A folder that cannot be written is a UserError at the start. During training (disk full, folder
+    deleted) it is logged once, and training continues.
 
     Args:
-        image_size: width of the images on the page, in CSS pixels.
+        options: listed on the page; `display_winsize` is the width of its images, in CSS pixels.
         resume_at: images seen when training continues; later entries are dropped. None: a new run.
-        refresh_seconds: how often an open page looks for new entries.
-
-    Raises:
-        UserError: the folder cannot be written.
     """
 
     def __init__(
-        self,
-        web_dir: str | os.PathLike[str],
-        title: str,
-        options: Mapping[str, object] | None = None,
-        image_size: int = 256,
-        resume_at: int | None = None,
-        refresh_seconds: float = 30,
+        self, folder: Path, title: str, options: Options | None = None, resume_at: int | None = None
     ) -> None:
-        self.folder = Path(web_dir)
-        self._failed = False
-        look = {"image_size": image_size, "refresh_seconds": refresh_seconds}
+        self.folder, self._failed = folder, False
         template = html.TEMPLATES.get_template("training.html")
-        page = template.render(title=title, options=options or {}, **look)
-        with explain_write_errors(self.folder, "turn the page off with --no_html"):
-            (self.folder / "images").mkdir(parents=True, exist_ok=True)
-            _keep_entries(self.folder / "data.js", resume_at)
-            with atomic_write(self.folder / "index.html") as file:
+        page = template.render(title=title, options=options or {}, refresh=REFRESH_SECONDS)
+        with explain_write_errors(folder, "turn the page off with --no_html"):
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+            _keep_entries(folder / "data.js", resume_at)
+            with atomic_write(folder / "index.html") as file:
                 file.write(page.encode("utf-8", "replace"))
 
     def add_losses(self, epoch: int, seen: int, losses: Mapping[str, float]) -> None:
         """Add a point to each curve, at `seen` images; a loss that is not finite makes a gap."""
         pairs = [[name, _number(value)] for name, value in losses.items()]
         with self._write_errors_logged():
-            self._append({"epoch": epoch, "total_iters": seen, "losses": pairs})
+            self._append(epoch, seen, losses=pairs)
 
     def add_visuals(
         self, epoch: int, seen: int, visuals: Mapping[str, np.ndarray], captions: Sequence[str] = ()
     ) -> None:
-        """Show the images of an epoch in place of any that it showed before.
-
-        Args:
-            epoch: counted from 1.
-            seen: images so far.
-            visuals: label to uint8 image (H, W, 3).
-            captions: lines of text beside the epoch's number, such as the paths of the images.
-        """
+        """Show the images of an epoch, uint8 (H, W, 3), in place of those it showed before."""
         with self._write_errors_logged():
             pairs = [[name, self._save(epoch, name, image)] for name, image in visuals.items()]
-            entry = {"epoch": epoch, "total_iters": seen, "visuals": pairs}
-            self._append({**entry, "captions": list(captions)})
+            self._append(epoch, seen, visuals=pairs, captions=list(captions))
 
     def _save(self, epoch: int, name: str, image: np.ndarray) -> str:
         """Write one image; returns its address as seen from the page."""
@@ -89,8 +71,9 @@ class TrainingPage:
             Image.fromarray(image).save(file, format="PNG")
         return f"images/{html.percent_encoded(file_name)}"
 
-    def _append(self, entry: Mapping[str, object]) -> None:
+    def _append(self, epoch: int, seen: int, **what: object) -> None:
         """Append a line to data.js in a single write, all of it or nothing."""
+        entry = {"epoch": epoch, "total_iters": seen, **what}
         line = f"add({htmlsafe_json_dumps(entry)});\n".encode()
         path = self.folder / "data.js"
         with open(path, "r+b", buffering=0) as file:  # not "ab": half a page would mislead

@@ -12,13 +12,9 @@ LOG = logging.getLogger("image_translation")
 
 
 class WandbLog:
-    """Sends losses and images to a run named after the experiment; best effort once it runs.
+    """Sends losses and images to a run named after the experiment, with the options it has.
 
-    Args:
-        opt: reads wandb_project_name and name; all of it becomes the run's configuration.
-
-    Raises:
-        UserError: wandb refuses to start.
+    A wandb that does not start is a UserError; what fails later is logged once.
     """
 
     def __init__(self, opt: argparse.Namespace):
@@ -33,6 +29,7 @@ class WandbLog:
                 f"--use_wandb: wandb did not start ({error}); run 'wandb login', or set "
                 "WANDB_MODE=offline to keep the logs here"
             ) from None
+        self.close = self.run.finish
 
     def add(self, total_iters: int, values: Mapping[str, float | np.ndarray]) -> None:
         """Log losses, or images, uint8 (H, W, 3), at a number of images seen."""
@@ -43,7 +40,3 @@ class WandbLog:
             if not self._failed:
                 LOG.warning("wandb was not updated (%s); the run continues", one_line(error))
             self._failed = True
-
-    def close(self) -> None:
-        """Finish the run."""
-        self.run.finish()

@@ -1,19 +1,18 @@
 """What ends a run between two steps: a signal, or a loss that is not finite.
 
-From a signal to the exit: the handler only notes the signal's number, and the running step ends as
-ever. `after_step` tells it to all ranks, so that all leave after the same step (on a GPU one step
-later, as nobody waits for the device). `Progress` then sees `stop`, saves unless this step was just
-saved, and calls `leave`, which prints the command that continues the run and exits with status
-128 + number. A second Ctrl-C exits at once, without saving.
+From a signal to the exit: the handler only notes the signal's number. `after_step` tells it to all
+ranks, so that all leave after the same step (on a GPU one step later, as nobody waits for the
+device). `Progress` then sees `stop`, saves unless this step was just saved, and calls `leave`: it
+prints how to continue and exits with 128 + number. A second Ctrl-C exits at once, without saving.
 """
 
 import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from contextlib import ExitStack
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -27,29 +26,24 @@ STOPPING = "finishing this step and saving; Ctrl-C again leaves at once"
 Losses = Mapping[str, Tensor | float]
 
 
-class StepMonitor:
+class StepMonitor(ExitStack):
     """Keeps signals until a step is done, and looks at its losses; use it in a `with`.
 
-    Attributes:
-        stop: the number of the signal, to any of the ranks, that asks to stop; 0 if none did.
+    `stop` is the number of the signal, to any of the ranks, that asks to stop; 0 if none did.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.stop = 0
         self._signal, self._signal_time = 0, 0.0
         self._flags = distributed.StepFlags()
         self._pending: deque[tuple[str, Losses, Sequence[str]]] = deque()
-        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StepMonitor":
-        if threading.current_thread() is threading.main_thread():
-            wanted = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
-            self._handlers = {number: signal.signal(number, self._on_signal) for number in wanted}
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                self.callback(signal.signal, number, signal.signal(number, self._on_signal))
         return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
         if self._signal:
@@ -63,10 +57,7 @@ class StepMonitor:
             os.write(2, message.encode())  # not print: it may be what was interrupted
 
     def after_step(self, where: str, losses: Losses, paths: Sequence[str]) -> None:
-        """Exchange with the other ranks how this step went; UserError if a loss is not finite.
-
-        That message says `where` in the run it was, and `paths`, the images of the batch.
-        """
+        """Exchange with the other ranks how this step went; UserError if a loss is not finite."""
         if distributed.launcher_is_gone():
             self._signal = self._signal or signal.SIGTERM
         self._pending.append((where, losses, paths))
@@ -92,8 +83,8 @@ class StepMonitor:
         if flags[1]:
             told = list(filter(None, distributed.gather_everywhere(_bad(losses, paths))))
             raise UserError(
-                f"{where}: {told[0]}. Training stopped; look at these images, or start anew with a "
-                "lower --lr. --continue_train continues from the last checkpoint, made before that"
+                f"{where}: {told[0]}. Look at these images, or start anew with a lower --lr; "
+                "--continue_train continues from the last checkpoint, made before that"
             )
 
 

@@ -2,7 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from copy import copy
 from datetime import timedelta
 from typing import Any
@@ -17,10 +19,8 @@ from util.reports.training_page import TrainingPage
 from util.reports.wandb_log import WandbLog
 from util.run_record import save_options
 from util.training.interrupts import StepMonitor
-from util.training.prefetch import on_device
 from util.training.protocols import Loader, Model
 from util.training.saver import Counters, Saver
-from util.training.stopwatch import Stopwatch
 from util.util import tensor2im
 
 BAR: dict[str, Any] = {"unit": "image", "leave": False, "dynamic_ncols": True}
@@ -31,47 +31,91 @@ def due(seen: int, step: int, every: int) -> bool:
     return seen // every > (seen - step) // every
 
 
-class Progress:
+def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """The same batches; on CUDA their tensors, in pinned memory, are copied during a step.
+
+    A step only queues its work, so the copy of the next batch starts while it is computed.
+    """
+    copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+    for batch in batches:
+        if copying and isinstance(batch, dict):  # the model copies what is not copied here
+            steps = torch.cuda.current_stream(device)
+            with torch.cuda.stream(copying):
+                batch = {name: _copied(value, device, steps) for name, value in batch.items()}
+            steps.wait_stream(copying)
+        yield batch
+
+
+def _copied(value: Any, device: torch.device, reader: torch.cuda.Stream) -> Any:
+    if isinstance(value, torch.Tensor):
+        value = value.to(device, non_blocking=True)
+        value.record_stream(reader)  # its memory must not be reused before `reader` has read it
+    return value
+
+
+class Stopwatch:
+    """Seconds in total, those of them spent waiting for data, and the images of that time."""
+
+    def __init__(self, total: float = 0.0, waited: float = 0.0, images: int = 0):
+        self.total, self.waited, self.images = total, waited, images
+        self._last = time.perf_counter()
+
+    def add_time(self, waiting: bool) -> None:
+        """Add the time since the last call; all of it was spent waiting for data, or none."""
+        last, self._last = self._last, time.perf_counter()
+        self.total += self._last - last
+        self.waited += waiting * (self._last - last)
+
+    def since(self, start: "Stopwatch") -> "Stopwatch":
+        """What came after `start`, a copy of an earlier state."""
+        total, waited = self.total - start.total, self.waited - start.waited
+        return Stopwatch(total, waited, self.images - start.images)
+
+    @property
+    def share_waiting(self) -> float:
+        """The share of the time spent waiting for data, 0 to 1."""
+        return self.waited / self.total if self.total else 0.0
+
+
+class Progress(ExitStack):
     """The bookkeeping of a training run, so that the loop in train.py is only the loop.
 
-    Counters count images over all ranks. A continued run starts where its saved state was. Use it
-    in a `with`: signals then wait until a step is done, and the logs are closed at the end.
+    Counters count images over all ranks. Use it in a `with`: signals then wait until a step is
+    done, and the logs are closed at the end.
     """
 
     def __init__(self, opt: argparse.Namespace, model: Model, loader: Loader):
+        super().__init__()
         self.opt, self.model, self.loader = opt, model, loader
         self.folder = checkpoint.folder(opt)
         self.last_epoch = opt.n_epochs + opt.n_epochs_decay
         self.epoch, self.epoch_iter, self.total_iters = opt.epoch_count, 0, 0
         self.saver, self.monitor, self.clock = Saver(opt, model), StepMonitor(), Stopwatch()
-        counters = self.saver.resume()
-        if counters:
-            self._restore(counters)
-        self.resume_at = (self.epoch, self.epoch_iter, self.total_iters) if counters else None
-        nothing = distributed.NoOp()
-        self.wandb = distributed.on_main(WandbLog, opt) if opt.use_wandb else nothing
+        self.resume_at = self._restore(self.saver.resume())
+        self.wandb = distributed.on_main(WandbLog, opt) if opt.use_wandb else distributed.NoOp()
         self.log = distributed.on_main(LossLog, self.folder, self.resume_at)
-        self.page: TrainingPage | distributed.NoOp = nothing  # until the first step is done
+        self.page: TrainingPage | distributed.NoOp = distributed.NoOp()  # until the first step
         self.bar = tqdm(disable=True)
         save_options(opt, self.folder, suffixes=[".txt"])
 
-    def _restore(self, counters: Counters) -> None:
-        self.epoch, self.epoch_iter = counters["epoch"], counters["position"]
-        self.total_iters = counters["total_iters"]
-        if counters["images"] != len(self.loader):
-            distributed.print0(
-                f"the dataset has {len(self.loader)} images now and had {counters['images']}: "
-                "the order of this epoch is another one"
-            )
-
     def __enter__(self) -> "Progress":
-        self.monitor.__enter__()
+        self.callback(self.wandb.close)
+        self.callback(lambda: self.bar.close())  # that of the last epoch
+        self.enter_context(self.monitor)
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.monitor.__exit__(*exception)
-        self.bar.close()
-        self.wandb.close()
+    def _restore(self, counters: Counters | None) -> tuple[int, int, int] | None:
+        """Count on from there; returns the place as the logs name it, None for a new run."""
+        if not counters:
+            return None
+        images, now = counters["images"], len(self.loader)
+        if images != now:
+            distributed.print0(
+                f"the dataset has {now} images now and had {images}: this epoch's order is another"
+            )
+        place = counters["epoch"], counters["position"], counters["total_iters"]
+        self.epoch, self.epoch_iter, self.total_iters = place
+        return place
 
     def epochs(self) -> range:
         """The epochs that are left, from 1."""
@@ -137,10 +181,9 @@ class Progress:
         if not self.opt.continue_train:
             checkpoint.set_aside(self.folder)
         if not self.opt.no_html:
-            shell = self.opt.name, vars(self.opt), self.opt.display_winsize
             seen = self.resume_at and self.resume_at[2]
-            web = self.folder / "web"
-            self.page = distributed.on_main(TrainingPage, web, *shell, resume_at=seen)
+            shell = self.folder / "web", self.opt.name, vars(self.opt), seen
+            self.page = distributed.on_main(TrainingPage, *shell)
 
     def _count(self) -> int:
         """Count the images of a step, and hear how it went on all ranks; returns their number."""

@@ -1,7 +1,4 @@
-"""What training needs of a model and of a loader; util imports neither.
-
-Each method is documented where it is written, in models/base_model.py and data/loader.py.
-"""
+"""What training needs of models/base_model.py and data/loader.py; util imports neither."""
 
 # ruff: noqa: D101, D102
 from collections.abc import Iterable, Mapping, Sized

@@ -18,12 +18,7 @@ Counters = dict[str, int]  # the place in a run
 
 
 class Saver:
-    """Writes checkpoints of a model, and takes it to where the last one was made.
-
-    Args:
-        opt: reads name, checkpoints_dir, device, verbose, keep_last and where to continue.
-        model: after its setup, before any training.
-    """
+    """Writes checkpoints of a model, given before any training, and puts it to the last one."""
 
     def __init__(self, opt: argparse.Namespace, model: Model):
         self.opt, self.model = opt, model
@@ -32,11 +27,7 @@ class Saver:
         checkpoint.remove_unfinished(self.folder)
 
     def resume(self) -> Counters | None:
-        """Put the model and the random numbers back to the saved state to continue from.
-
-        Returns:
-            The counters that were saved with it; None where there is no such state.
-        """
+        """Put model and random numbers to the saved state; returns its counters, None without."""
         run = self.opt.saved_run
         if run is None:
             self._print_start()
@@ -45,19 +36,14 @@ class Saver:
         state, run.state = run.state, None  # closed after this
         told = state and (state["progress"], len(state["ranks"]), state.get("torch"))
         counters, ranks, saved_by = distributed.broadcast(told)
-        if saved_by != str(torch.__version__):
-            distributed.print0(
-                f"the state was saved with torch {saved_by}, and this is {torch.__version__}: the "
-                "run continues, but not bit for bit as it would have there"
-            )
         try:
             train_state.restore(self.model, state)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        distributed.print0(
-            f"continuing from {path}: epoch {counters['epoch']}, image {counters['position']} of "
-            f"{counters['images']}, {counters['total_iters']} images in all"
-        )
+        place = "epoch {epoch}, image {position} of {images}, {total_iters} images in all"
+        distributed.print0(f"continuing from {path}: {place.format(**counters)}")
+        if saved_by != (now := str(torch.__version__)):
+            distributed.print0(f"saved by torch {saved_by}, now {now}: not the same bit for bit")
         if ranks != distributed.world_size():
             distributed.print0(
                 f"so far on {ranks} rank{'s' * (ranks > 1)}, now on {distributed.world_size()}, "
@@ -68,9 +54,8 @@ class Saver:
     def _print_start(self) -> None:
         if self.opt.continue_train:
             distributed.print0(
-                f"{self.folder} has no training state, as from the original: only the weights were "
-                "loaded; optimizers, image pools and random numbers start afresh, in epoch "
-                f"{self.opt.epoch_count} (--epoch_count)"
+                f"{self.folder} has no training state: optimizers, image pools and random numbers "
+                f"start afresh, in epoch {self.opt.epoch_count} (--epoch_count)"
             )
         elif checkpoint.state_path(self.folder, "latest").exists():
             distributed.print0(
@@ -79,12 +64,7 @@ class Saver:
             )
 
     def save(self, tags: list[str], counters: Counters) -> None:
-        """Write the same checkpoint under each of the tags; call it on every rank.
-
-        Raises:
-            UserError: weights are not finite, or the files cannot be written; what was saved before
-                is still there.
-        """
+        """Write the same checkpoint under each of the tags; call it on every rank."""
         start, tag = time.perf_counter(), tags[0]
         train_state.check_finite(self.model)
         state = train_state.collect(self.model, self.numbers, self.opt.device)
@@ -101,8 +81,8 @@ class Saver:
             checkpoint.prune(self.folder, tag, self.opt.keep_last)
         if self.opt.verbose:
             size, seconds = checkpoint.size(self.folder, tag), time.perf_counter() - start
-            saved = f"saved {' and '.join(tags)}: {size / 1e6:.1f} MB in {seconds:.2f} s"
-            distributed.print0(saved)
+            names = " and ".join(tags)
+            distributed.print0(f"saved {names}: {size / 1e6:.1f} MB in {seconds:.2f} s")
 
     def command_to_continue(self) -> str:
         """The command line that continues the run."""
