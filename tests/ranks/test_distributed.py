@@ -478,7 +478,7 @@ def test_only_rank_0_speaks_and_writes(job, capsys):
         job(3, rank)
         distributed.print0(f"rank {rank}")
         write(rank)
-        assert bool(distributed.on_main(lambda: [1])) == (rank == 0)
+        assert bool(distributed.main_only(lambda: [1])()) == (rank == 0)
     assert capsys.readouterr().out == "rank 0\n" and written == [0]
 
 

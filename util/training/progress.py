@@ -48,8 +48,8 @@ class Progress:
             self._restore(counters)
         self.resume_at = (self.epoch, self.epoch_iter, self.total_iters) if counters else None
         nothing = distributed.NoOp()
-        self.wandb = distributed.on_main(WandbLog, opt) if opt.use_wandb else nothing
-        self.log = distributed.on_main(LossLog, self.folder, self.resume_at)
+        self.wandb = distributed.main_only(WandbLog)(opt) if opt.use_wandb else nothing
+        self.log = distributed.main_only(LossLog)(self.folder, self.resume_at)
         self.page: TrainingPage | distributed.NoOp = nothing  # until the first step is done
         self.bar = tqdm(disable=True)
         save_options(opt, self.folder, suffixes=[".txt"])
@@ -139,7 +139,7 @@ class Progress:
             shell = self.opt.name, vars(self.opt), self.opt.display_winsize
             seen = self.resume_at and self.resume_at[2]
             web = self.folder / "web"
-            self.page = distributed.on_main(TrainingPage, web, *shell, resume_at=seen)
+            self.page = distributed.main_only(TrainingPage)(web, *shell, resume_at=seen)
 
     def _count(self) -> int:
         """Count the images of a step, and hear how it went on all ranks; returns their number."""
