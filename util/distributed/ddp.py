@@ -26,13 +26,11 @@ BATCH_NORM_REFUSED = (
 
 def split_batch(global_batch_size: int) -> int:
     """The batch size of each rank; UserError where it does not come out even."""
-    share, rest = divmod(global_batch_size, ranks.world_size())
-    if rest or share < 1:
-        raise UserError(
-            f"--global_batch_size {global_batch_size} is no multiple of the "
-            f"{ranks.world_size()} ranks; use one"
-        )
-    return share
+    size = ranks.world_size()
+    if global_batch_size % size or global_batch_size < 1:
+        given = f"--global_batch_size {global_batch_size}"
+        raise UserError(f"{given} cannot be split over {size} ranks; use a multiple of {size}")
+    return global_batch_size // size
 
 
 def norm_for_job(norm: str, given: bool) -> str:

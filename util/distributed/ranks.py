@@ -63,10 +63,9 @@ def main_only(function: Callable[..., T]) -> Callable[..., T | NoOp]:
     return on_rank_0
 
 
+@main_only
 def print0(message: str) -> None:
     """Print a message on rank 0; a progress bar on the terminal stays whole."""
-    if not is_main():
-        return
     try:
         tqdm.write(printable(message), file=sys.stdout)
         sys.stdout.flush()

@@ -41,19 +41,18 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         centred = x - mean.view(shape)
         variance = SumOverRanks.apply(centred.square().sum(dims)) / count
         if self.track_running_stats:
-            self._update_running(mean.detach(), variance.detach() * count / (count - 1))
+            batches = self.get_buffer("num_batches_tracked").add_(1)
+            weight = 1 / batches.item() if self.momentum is None else self.momentum
+            unbiased = variance * count / (count - 1)
+            for name, value in (("running_mean", mean), ("running_var", unbiased)):
+                running = self.get_buffer(name)
+                running.lerp_(value.detach().to(running.dtype), weight)
         output = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
             output = output * self.weight.view(shape)
         if self.bias is not None:  # newer torch has a BatchNorm with weights only
             output = output + self.bias.view(shape)
         return output.to(input.dtype)
-
-    def _update_running(self, mean: Tensor, unbiased_variance: Tensor) -> None:
-        count = self.get_buffer("num_batches_tracked").add_(1)
-        weight = 1 / count.item() if self.momentum is None else self.momentum
-        for name, value in (("running_mean", mean), ("running_var", unbiased_variance)):
-            self.get_buffer(name).lerp_(value.to(self.get_buffer(name).dtype), weight)
 
 
 class SumOverRanks(torch.autograd.Function):
