@@ -137,5 +137,4 @@ def what_is_missing(directory: Path, tag: str) -> str:
 def _what_is_there(directory: Path) -> str:
     found = sorted(path.name for path in directory.glob("*_net_*.pth"))
     shown = ", ".join(found[:8] + ["…"] * (len(found) > 8)) or "no weights at all"
-    options = "--epoch, --load_iter, --model_suffix, --name or --checkpoints_dir"
-    return f"the folder has {shown}; choose with {options}"
+    return f"the folder has {shown}; choose with --epoch, --load_iter, --model_suffix or --name"

@@ -58,7 +58,8 @@ def stateful(model: object) -> Iterator[tuple[str, Any]]:
     """Every attribute with a state, and those in lists and dicts, once and by name."""
     seen: set[int] = set()
     for name, value in vars(model).items():
-        value = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
+        if isinstance(value, (list, tuple)):
+            value = dict(enumerate(value))
         listed = isinstance(value, dict)
         for key, thing in value.items() if listed else [("", value)]:
             thing = distributed.unwrap(thing)  # or its names would depend on the number of ranks

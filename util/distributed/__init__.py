@@ -1,7 +1,4 @@
-"""Ranks: the only package that knows of them; `from util import distributed` has all of it.
-
-A process that was started alone is a job of one rank, and everything here then costs nothing.
-"""
+"""Ranks: the only package that knows of them. A process started alone is a job of one rank."""
 # ruff: noqa: F401, I001 (names to import from here)
 
 from util.distributed import sync_batch_norm

@@ -21,8 +21,7 @@ import torch.distributed as dist
 from util.distributed import ranks
 from util.errors import UserError, printable
 
-# gloo raises a plain RuntimeError, from collectives and from backward() alike, whose text begins
-# with the place in its source: "[/…/gloo/transport/tcp/pair.cc:561] Connection closed by peer"
+# gloo raises a plain RuntimeError: "[/…/gloo/transport/tcp/pair.cc:561] Connection closed by peer"
 GLOO_ERROR = re.compile(r"(Gloo \w+ failed with )?\[[^\]]*\bgloo/[^\]]+\.(cc|h):\d+\] ")
 _groups = itertools.count()
 

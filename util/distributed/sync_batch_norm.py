@@ -24,7 +24,9 @@ def convert(net: nn.Module) -> nn.Module:
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """nn.SyncBatchNorm for the CPU; unlike it, differentiable twice, as for a gradient penalty."""
 
-    _check_input_dim = nn.SyncBatchNorm._check_input_dim
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected (N, C, ...), got {input.dim()} dimensions")
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise the channels of (N, C, …) with the statistics of all ranks; N may differ."""
