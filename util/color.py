@@ -12,15 +12,14 @@ XYZ_FROM_RGB = (
     (0.212671, 0.715160, 0.072169),
     (0.019334, 0.119193, 0.950227),
 )
-WHITE = (0.95047, 1.0, 1.08883)  # XYZ of D65
+WHITE = [[[0.95047]], [[1.0]], [[1.08883]]]  # XYZ of D65, (3, 1, 1)
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """From sRGB, (..., 3, H, W) floats in [0, 1], to L in [0, 100], a and b about ±110."""
-    linear = torch.where(
-        rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92
-    )
-    t = _mix(_matrix(rgb), linear) / _white(rgb)
+    curved = ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
+    linear = torch.where(rgb > 0.04045, curved, rgb / 12.92)
+    t = _mix(rgb.new_tensor(XYZ_FROM_RGB), linear) / rgb.new_tensor(WHITE)
     f = torch.where(t > 0.008856, t.clamp(min=0.008856) ** (1 / 3), 7.787 * t + 16 / 116)
     x, y, z = f.unbind(-3)
     return torch.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), dim=-3)
@@ -32,18 +31,10 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     y = (L + 16) / 116
     f = torch.stack((y + a / 500, y, (y - b / 200).clamp(min=0)), dim=-3)
     t = torch.where(f > 6 / 29, f**3, (f - 16 / 116) / 7.787)
-    linear = _mix(torch.linalg.inv(_matrix(lab)), t * _white(lab))
+    linear = _mix(lab.new_tensor(XYZ_FROM_RGB).inverse(), t * lab.new_tensor(WHITE))
     curved = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
     return torch.where(linear > 0.0031308, curved, 12.92 * linear).clamp(0, 1)
 
 
 def _mix(weights: Tensor, channels: Tensor) -> Tensor:
     return torch.einsum("ij,...jhw->...ihw", weights, channels)
-
-
-def _matrix(like: Tensor) -> Tensor:
-    return torch.tensor(XYZ_FROM_RGB, dtype=like.dtype, device=like.device)
-
-
-def _white(like: Tensor) -> Tensor:
-    return torch.tensor(WHITE, dtype=like.dtype, device=like.device).view(3, 1, 1)

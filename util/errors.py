@@ -31,10 +31,7 @@ def one_message() -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """A message in which no file name can drive the terminal or fake a line of ours.
-
-    Control characters become escapes; lines after the first are indented.
-    """
+    """A message with control characters as escapes and lines after the first indented."""
     return CONTROLS.sub(_escape, text).replace("\n", "\n  ")
 
 

@@ -15,12 +15,7 @@ from util.errors import UserError
 def atomic_write(path: str | os.PathLike[str], durable: bool = False) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` once it is complete; it has one writer at a time.
 
-    Args:
-        path: what to write.
-        durable: wait until the disk has it, so that not even a power cut loses it.
-
-    Raises:
-        OSError: it cannot be written; what was at `path` is still there.
+    With `durable` it waits until the disk has it, so that not even a power cut loses it.
     """
     path = Path(path)
     unfinished = _unfinished(path)
@@ -46,10 +41,7 @@ def copy(source: Path, path: Path) -> None:
 
 
 def link(source: Path, path: Path) -> None:
-    """Give a file another name that shares its space; where the disk knows no links, a copy.
-
-    Both must then be replaced, never written in place.
-    """
+    """A copy that shares the space where the disk can: replace both, never write in place."""
     unfinished = _unfinished(path)
     unfinished.unlink(missing_ok=True)
     try:

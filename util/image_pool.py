@@ -10,11 +10,7 @@ from torch import Tensor
 class ImagePool:
     """Shows the discriminator older images too (Shrivastava et al. 2017, arXiv 1612.07828).
 
-    Args:
-        pool_size: how many images are kept; 0 for no buffer.
-
-    Attributes:
-        images: those kept, each (C, H, W), without gradient.
+    It keeps `pool_size` of them in `images`, each (C, H, W) without gradient; 0 for no buffer.
     """
 
     def __init__(self, pool_size: int):

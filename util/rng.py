@@ -50,9 +50,11 @@ def get_state(device: torch.device) -> dict[str, Any]:
     return states
 
 
-def set_state(states: dict[str, Any]) -> None:
-    """Continue with the numbers after `get_state`; a GPU of another kind keeps its own."""
-    set_shared_state(states)
+def set_state(states: dict[str, Any], own: bool = True) -> None:
+    """Continue with the numbers after `get_state`; without `own` only those alike on all ranks."""
+    _shared.set_state(states["shared"])
+    if not own:
+        return
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
@@ -60,8 +62,3 @@ def set_state(states: dict[str, Any]) -> None:
     for kind, available in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
         if kind in states and available.is_available():
             getattr(torch, kind).set_rng_state(states[kind])
-
-
-def set_shared_state(states: dict[str, Any]) -> None:
-    """Only the numbers that are alike on all ranks."""
-    _shared.set_state(states["shared"])

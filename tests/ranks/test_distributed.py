@@ -368,7 +368,7 @@ def test_batch_sizes(ranks, given, each, total, job):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--global_batch_size", "6"], "--global_batch_size 6 .* 4 ranks; .*4, or a multiple"),
+        (["--global_batch_size", "6"], "--global_batch_size 6 .* 4 ranks; .*multiple of 4"),
         (["--global_batch_size", "0"], "--global_batch_size 0"),
         (["--global_batch_size", "-4"], "--global_batch_size -4"),
         (["--global_batch_size", "4", "--batch_size", "1"], "--batch_size .*--global_batch_size"),
@@ -478,7 +478,7 @@ def test_only_rank_0_speaks_and_writes(job, capsys):
         job(3, rank)
         distributed.print0(f"rank {rank}")
         write(rank)
-        assert bool(distributed.on_main(lambda: [1])) == (rank == 0)
+        assert bool(distributed.main_only(lambda: [1])()) == (rank == 0)
     assert capsys.readouterr().out == "rank 0\n" and written == [0]
 
 

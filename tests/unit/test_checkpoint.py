@@ -125,10 +125,9 @@ def test_bad_files_are_one_message_and_run_no_code(kind, here):
 
 
 def test_a_missing_file_says_what_is_there(tmp_path):
-    with pytest.raises(UserError, match="no folder"):
-        checkpoint.load(tmp_path / "nowhere" / "latest_net_G.pth")
-    with pytest.raises(UserError, match="no weights at all"):
-        checkpoint.load(tmp_path / "latest_net_G.pth")
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(UserError, match="no weights at all; .*--name"):
+            checkpoint.load(folder / "latest_net_G.pth")
     checkpoint.save_weights(generator(), tmp_path / "latest_net_G_A.pth")
     with pytest.raises(UserError, match="latest_net_G_A.pth; choose with .*--model_suffix"):
         checkpoint.load(tmp_path / "latest_net_G.pth")

@@ -408,12 +408,12 @@ def test_a_number_that_only_one_rank_has_changed_is_kept_of_all(monkeypatch):
     model = small(seen=0.0, other=0.0)
     numbers = train_state.numbers(model)
 
-    def of_two_ranks(value):
-        (mine, changed) = value
-        second = mine | {"numbers": mine["numbers"] | {"seen": 3.0}}
-        return [(mine, changed), (second, [*changed, "seen"])]
+    def of_two_ranks(mine):
+        return [mine, mine | {"numbers": mine["numbers"] | {"seen": 3.0}}]
 
-    monkeypatch.setattr(train_state.distributed, "gather", of_two_ranks)
+    distributed = train_state.distributed
+    monkeypatch.setattr(distributed, "gather_everywhere", lambda changed: [changed, {"seen"}])
+    monkeypatch.setattr(distributed, "gather", of_two_ranks)
     ranks = train_state.collect(model, numbers, torch.device("cpu"))["ranks"]
     assert [rank["numbers"] for rank in ranks] == [{"seen": 0.0}, {"seen": 3.0}]
     assert train_state.deal(ranks, 1)[0]["numbers"] == {"seen": 1.5}

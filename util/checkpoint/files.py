@@ -62,11 +62,7 @@ def save(value: Any, path: Path) -> None:
 
 
 def load(path: Path, mmap: bool = False) -> Any:
-    """torch.load onto the CPU, never running code from the file; `mmap` as there.
-
-    Raises:
-        UserError: the file is missing, not readable, truncated, or holds more than plain data.
-    """
+    """torch.load of plain data onto the CPU, never running code from the file; `mmap` as there."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}; {_what_is_there(path.parent)}")
     try:
@@ -76,21 +72,17 @@ def load(path: Path, mmap: bool = False) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception:  # damaged bytes make torch's reader raise nearly anything
         raise UserError(
-            f"{path} is damaged, or holds more than tensors and plain data, which is refused; copy "
-            "the file again, or save it again as a state dict of tensors"
+            f"{path} is damaged, or holds more than tensors and plain data; save or copy it again"
         ) from None
 
 
 @distributed.main_only
 def copy_checkpoint(directory: Path, tag: str, other: str) -> None:
-    """Give checkpoint `tag`, its training state and its weights, another tag as well.
-
-    Only the state, which takes the most space, is linked: other programs may write weights in
-    place.
-    """
+    """Give checkpoint `tag` another tag as well; the state, the largest file, is only linked."""
     for path in reversed(_files(directory, tag)):
         target = path.with_name(other + path.name.removeprefix(tag))
         with explain_write_errors(target):
+            # other programs may write weights in place
             (link if path.name.endswith(STATE) else copy)(path, target)
 
 
@@ -105,15 +97,14 @@ def set_aside(directory: Path) -> None:
 @distributed.main_only
 def prune(directory: Path, tag: str, keep: int) -> None:
     """Of the checkpoints of the kind of `tag`, epochs or iter_N, leave `keep` and later ones."""
-    number = re.compile("(iter_)?([0-9]+)")
-    newest = number.fullmatch(tag)
+    newest = re.fullmatch("(iter_|)([0-9]+)", tag)
     if not newest:
         return
-    tags = {re.split("_net_|_train_state", path.name)[0] for path in directory.glob("*.pth")}
-    kind = [match for match in map(number.fullmatch, tags) if match and match[1] == newest[1]]
-    older = sorted((int(m[2]), m[0]) for m in kind if int(m[2]) < int(newest[2]))
-    for _, other in older[::-1][keep - 1 :]:
-        for path in reversed(_files(directory, other)):
+    number = re.compile(f"{newest[1]}([0-9]+)_(net_|train_state)")
+    found = {int(match[1]) for match in map(number.match, os.listdir(directory)) if match}
+    older = sorted(n for n in found if n < int(newest[2]))
+    for other in older[::-1][keep - 1 :]:
+        for path in reversed(_files(directory, f"{newest[1]}{other}")):
             with explain_write_errors(path):
                 path.unlink(missing_ok=True)
 
@@ -137,19 +128,13 @@ def _files(directory: Path, tag: str) -> list[Path]:
     return sorted(directory.glob(f"{glob.escape(tag)}_net_*.pth")) + [state] * state.exists()
 
 
-def what_is_missing(directory: Path, tag: str) -> str | None:
-    """A sentence where there is neither training state nor any weights of a checkpoint."""
-    if _files(directory, tag):
-        return None
-    state = state_path(directory, tag)
-    return f"there is no {state}, nor any {tag}_net_*.pth beside it; {_what_is_there(directory)}"
+def what_is_missing(directory: Path, tag: str) -> str:
+    """A sentence if there is neither training state nor any weights of a checkpoint, else ""."""
+    missing = f"there is no {state_path(directory, tag)}, nor any {tag}_net_*.pth beside it"
+    return "" if _files(directory, tag) else f"{missing}; {_what_is_there(directory)}"
 
 
 def _what_is_there(directory: Path) -> str:
-    if not directory.is_dir():
-        return f"there is no folder {directory} either; check --name and --checkpoints_dir"
     found = sorted(path.name for path in directory.glob("*_net_*.pth"))
-    if not found:
-        return "the folder holds no weights at all; check --name, or train first"
-    shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
-    return f"the folder has {shown}; choose with --epoch, --load_iter, --model or --model_suffix"
+    shown = ", ".join(found[:8] + ["…"] * (len(found) > 8)) or "no weights at all"
+    return f"the folder has {shown}; choose with --epoch, --load_iter, --model_suffix or --name"

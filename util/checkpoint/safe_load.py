@@ -24,27 +24,18 @@ CALLED = re.compile(
 
 
 def screen(path: Path) -> None:
-    """Refuse a file that calls more than tensors and plain data need, or swells when it is read.
-
-    Args:
-        path: a file of torch.save, in its zip format or in that from before torch 1.6.
-
-    Raises:
-        pickle.UnpicklingError: with the reason.
-        Exception: any, where the file is damaged.
-    """
+    """Raise an exception if a file calls more than tensors need, swells, or is damaged."""
     with open(path, "rb") as file:
         is_zip = file.read(len(ZIP)) == ZIP  # torch decides by this, too
         file.seek(0)
-        if not is_zip:
+        if not is_zip:  # from before torch 1.6
             for _ in range(LEGACY_PICKLES):
                 _screen_pickle(file)
             return
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            total, size = sum(member.file_size for member in members), path.stat().st_size
-            if total > size:  # torch.save does not compress
-                raise pickle.UnpicklingError(f"it has {size} bytes and would become {total}")
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise pickle.UnpicklingError("it is compressed")  # not by torch.save
             if len(set(archive.namelist())) < len(members) or members[0].header_offset:
                 raise pickle.UnpicklingError("it is two archives in one")  # torch may read another
             for member in members:

@@ -1,9 +1,8 @@
 """The training state: collected from a model, put back, and its file.
 
-In it, without being listed: the state of every attribute with `state_dict` and `load_state_dict`
-(networks, optimizers, LR schedulers, image pools, a gradient scaler), alone or in a list or dict;
-every number and nn.Parameter that training has changed; random states. Not in it: other tensors,
-strings, objects without these methods. Pools, numbers and random states are kept for each rank.
+In it, without being listed: the state of every attribute with `state_dict` and `load_state_dict`,
+alone or in a list or dict; every number and nn.Parameter that training has changed; random states.
+Pools, numbers and random states are kept for each rank.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ COUNTERS = ("epoch", "position", "total_iters", "images")
 ALIKE = (nn.Module, torch.optim.Optimizer, LRScheduler, ReduceLROnPlateau)  # on all ranks
 NUMBER = (int, float, np.bool_, np.integer, np.floating)
 HOW_IT_IS_COMPUTED = ("fused", "foreach", "capturable", "differentiable")  # by the device at hand
-WITHOUT_IT = "remove it to start from the weights only"
+WITHOUT_IT = "remove the training state to start from the weights only"
 
 
 def save_train_state(directory: Path, tag: str, state: Mapping[str, Any]) -> None:
@@ -37,11 +36,7 @@ def save_train_state(directory: Path, tag: str, state: Mapping[str, Any]) -> Non
 
 
 def load_train_state(directory: Path, tag: str) -> dict[str, Any] | None:
-    """What save_train_state saved, with versions; None if there is none, as with the original's.
-
-    Raises:
-        UserError: it cannot be read, or is no training state of this or an older version.
-    """
+    """What save_train_state saved, with versions; None if there is none, as with the original's."""
     path = state_path(directory, tag)
     if not path.exists():
         return None
@@ -49,21 +44,14 @@ def load_train_state(directory: Path, tag: str) -> dict[str, Any] | None:
         state = load(path, mmap=True)
     except UserError as error:
         raise UserError(f"{error}; or {WITHOUT_IT}") from None
-    version = state.get("format") if type(state) is dict else None
-    if type(version) is int and version > FORMAT:
-        raise UserError(f"{path} is from a newer version of this program; train on with that one")
-    if type(version) is not int or version != FORMAT or not _has_progress(state):
-        raise UserError(f"{path} holds no training state; {WITHOUT_IT}")
-    return state
-
-
-def _has_progress(state: dict[str, Any]) -> bool:
-    """Whether what is read before a model is built is there; `restore` looks at the rest."""
-    ranks, options, progress = (state.get(name) for name in ("ranks", "options", "progress"))
-    if type(ranks) is not list or type(options) is not dict or type(progress) is not dict:
-        return False
-    counts = [progress.get(name) for name in COUNTERS]
-    return bool(ranks) and all(type(count) is int and count >= 0 for count in counts)
+    match state:  # `restore` looks at the rest
+        case {"format": int(version)} if version > FORMAT:
+            raise UserError(f"{path} is from a newer version of this program; train on with that")
+        case {"ranks": [_, *_], "options": dict(), "progress": dict(progress)}:
+            counts = [progress.get(name) for name in COUNTERS]
+            if state.get("format") == FORMAT and all(type(n) is int and n >= 0 for n in counts):
+                return state
+    raise UserError(f"{path} holds no training state; {WITHOUT_IT}")
 
 
 def stateful(model: object) -> Iterator[tuple[str, Any]]:
@@ -99,16 +87,10 @@ def _same(value: Any, before: Any) -> bool:
 
 
 def collect(model: object, before: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The state of all ranks, on rank 0; call it on every rank, between two steps.
+    """The state of all ranks, on rank 0 (else empty); call it on every rank, between two steps.
 
-    By `before`, the model's `numbers` before training, constants are told from counters.
-
-    Returns:
-        "objects": name to state, alike on all ranks; "ranks": for each rank "objects", "numbers"
-        and "random". Plain data and tensors on the CPU. Empty on the other ranks.
-
-    Raises:
-        UserError: an attribute's state is more than plain data, which could not be loaded again.
+    By `before`, the model's `numbers` before training, constants are told from counters. In it:
+    "objects", by name, alike on all ranks; "ranks", for each "objects", "numbers" and "random".
     """
     alike, own = {}, {}
     for name, thing in stateful(model):
@@ -117,21 +99,16 @@ def collect(model: object, before: Mapping[str, Any], device: torch.device) -> d
         elif distributed.is_main():
             alike[name] = plain(thing.state_dict(), name)
     now = numbers(model)
-    mine = {"objects": own, "numbers": now, "random": rng.get_state(device)}
-    changed = [name for name, value in now.items() if not _same(value, before.get(name))]
-    gathered = distributed.gather((mine, changed))
-    kept = {name for _, names in gathered for name in names}  # changed on one rank, kept of all
-    for rank, _ in gathered:
-        rank["numbers"] = {k: v for k, v in rank["numbers"].items() if k in kept}
-    return {"objects": alike, "ranks": [rank for rank, _ in gathered]} if gathered else {}
+    changed = {name for name, value in now.items() if not _same(value, before.get(name))}
+    changed.update(*distributed.gather_everywhere(changed))  # on one rank is enough
+    kept = {name: value for name, value in now.items() if name in changed}
+    mine = {"objects": own, "numbers": kept, "random": rng.get_state(device)}
+    ranks = distributed.gather(mine)
+    return {"objects": alike, "ranks": ranks} if ranks else {}
 
 
 def plain(value: Any, name: str) -> Any:
-    """A copy of a state in plain containers, with its tensors on the CPU.
-
-    Raises:
-        UserError: there is something else in it, which torch.load(weights_only=True) refuses.
-    """
+    """A copy of a state, tensors on the CPU; UserError if it is more than plain data."""
     if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
         return value.detach().as_subclass(Tensor).cpu()
     if isinstance(value, np.generic):
@@ -167,14 +144,9 @@ def check_finite(model: object) -> None:
 
 
 def restore(model: Any, state: Mapping[str, Any] | None) -> None:
-    """Put a state back; call it on every rank.
+    """Put back what `collect` returned, maybe on another number of ranks; call it on every rank.
 
-    Args:
-        model: built with the options of the run, after its setup.
-        state: what `collect` returned, on rank 0; it may be of another number of ranks.
-
-    Raises:
-        UserError: it is the state of another model, or damaged.
+    `model` has been set up, with the options of the run; `state` is there on rank 0.
     """
     things = dict(stateful(model))
     with _damage_explained():
@@ -193,7 +165,7 @@ def restore(model: Any, state: Mapping[str, Any] | None) -> None:
             _set(model, name, value)
         for thing in things.values():
             _follow_new_epochs(thing)
-        (rng.set_state if mine["dealt"] else rng.set_shared_state)(mine["random"])
+        rng.set_state(mine["random"], own=mine["dealt"])
 
 
 @contextmanager
@@ -205,7 +177,7 @@ def _damage_explained() -> Iterator[None]:
         reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise UserError(
             f"the training state does not fit the model or is damaged ({reason}); train on with "
-            "the code of that run, or remove the training state to start from the weights only"
+            f"the code of that run, or {WITHOUT_IT}"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """The weights of networks: state dicts with the keys of the original."""
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from util import distributed
 from util.checkpoint.files import load, save
 from util.errors import UserError
 
-PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel, DistributedDataParallel and compile
+PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")  # of nn.DataParallel, DDP and torch.compile
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 SINCE_0_4_1 = "num_batches_tracked"  # older batch norm checkpoints lack it
 StateDict = Mapping[str, Tensor]
@@ -26,30 +27,24 @@ def save_weights(net: nn.Module, path: Path) -> None:
 def load_weights(
     net: nn.Module, path: Path, explain: Callable[[StateDict, StateDict], str] | None = None
 ) -> None:
-    """Load a state dict of this program or of the original into `net`, strictly.
+    """Load a state dict of this program or of the original into `net`, wrapped or not, strictly.
 
-    Args:
-        net: wrapped or not.
-        path: the file.
-        explain: called with the network's state dict and the file's if that does not fit; returns
-            which options are the likely cause.
-
-    Raises:
-        UserError: as `load`, or the weights are of another architecture.
+    UserError if it does not fit, with what `explain` says of the network's state dict and the
+    file's: which options are the likely cause.
     """
     found = load(path)
     if not _is_state_dict(found):
         raise UserError(f"{path} holds no state dict (names with tensors), so it is no network")
     net = distributed.unwrap(net)
     expected = net.state_dict()
-    state = {k if k in expected else _strip(k): value for k, value in dict.items(found)}
+    state = {k if k in expected else PREFIXES.sub("", k): value for k, value in dict.items(found)}
     _drop_old_instance_norm(net, state)
-    problem, hint = _mismatch(expected, state), ""
+    problem = _mismatch(expected, state)
     if problem and explain:
         with suppress(Exception):  # weights so strange that nothing explains them
-            hint = explain(expected, state)
+            problem += explain(expected, state)
     if problem:
-        raise UserError(f"{path} does not fit the network: {problem}{hint}")
+        raise UserError(f"{path} does not fit the network: {problem}")
     net.load_state_dict(expected | state)
 
 
@@ -58,12 +53,6 @@ def _is_state_dict(state: Any) -> bool:
     return isinstance(state, dict) and all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in dict.items(state)
     )
-
-
-def _strip(key: str) -> str:
-    while key.startswith(PREFIXES):
-        key = key.split(".", 1)[1]
-    return key
 
 
 def _drop_old_instance_norm(net: nn.Module, state: dict[str, Tensor]) -> None:
@@ -75,8 +64,8 @@ def _drop_old_instance_norm(net: nn.Module, state: dict[str, Tensor]) -> None:
                 state.pop(f"{name}.{buffer}", None)
 
 
-def _mismatch(expected: StateDict, found: StateDict) -> str | None:
-    """What is wrong with `found`; None if it fits."""
+def _mismatch(expected: StateDict, found: StateDict) -> str:
+    """What is wrong with `found`; "" if it fits."""
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
     if extra or not all(key.endswith(SINCE_0_4_1) for key in missing):
         return f"{len(missing)} of its weights are missing, {len(extra)} are none of its"
@@ -84,9 +73,6 @@ def _mismatch(expected: StateDict, found: StateDict) -> str | None:
         ours = expected[key]
         same_kind = theirs.is_floating_point() == ours.is_floating_point()
         if theirs.shape != ours.shape or not same_kind:
-            return f"{key} is {_kind(theirs)} in the file and {_kind(ours)} here"
-    return None
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+            here = f"{list(ours.shape)} {ours.dtype} here"
+            return f"{key} is {list(theirs.shape)} {theirs.dtype} in the file and {here}"
+    return ""

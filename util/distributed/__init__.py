@@ -1,8 +1,4 @@
-"""Ranks: the only package that knows of them; `from util import distributed` has all of it.
-
-torchrun starts the processes and tells each its place in environment variables. A process that
-was started alone is a job of one rank, and everything here then costs nothing.
-"""
+"""Ranks: the only package that knows of them. A process started alone is a job of one rank."""
 # ruff: noqa: F401, I001 (names to import from here)
 
 from util.distributed import sync_batch_norm
@@ -14,6 +10,6 @@ from util.distributed.ddp import (
 )  # fmt: skip
 from util.distributed.program import job, one_process_only, print_error_once, run
 from util.distributed.ranks import (
-    NoOp, is_main, launcher_is_gone, local_rank, local_world_size, main_only, note_saved, on_main,
-    print0, rank, restarts, saved_before_restart, summary, world_size,
+    NoOp, is_main, launcher_is_gone, local_rank, local_world_size, main_only, note_saved, print0,
+    rank, restarts, saved_before_restart, summary, world_size,
 )  # fmt: skip

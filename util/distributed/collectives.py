@@ -68,20 +68,13 @@ def barrier() -> None:
 
 
 def mean(values: Mapping[str, Tensor | float]) -> dict[str, float]:
-    """Each value, a scalar tensor or a number, averaged over the ranks.
-
-    It waits for the device once, not for each value.
-    """
-    tensors = {k: v.detach().reshape(()) for k, v in values.items() if isinstance(v, Tensor)}
-    device = next(iter(tensors.values())).device if tensors else None
-    on_host = torch.stack([v.to(device) for v in tensors.values()]).tolist() if tensors else []
-    merged = dict(values) | dict(zip(tensors, on_host, strict=True))
-    floats = {name: float(value) for name, value in merged.items()}
+    """Each value, a scalar tensor or a number, averaged over the ranks."""
+    floats = [float(v.item() if isinstance(v, Tensor) else v) for v in values.values()]
     if dist.is_initialized() and floats:
-        total = torch.tensor(list(floats.values()), dtype=torch.float64).to(_collective_device())
+        total = torch.tensor(floats, dtype=torch.float64).to(_collective_device())
         dist.all_reduce(total)
-        floats = dict(zip(floats, (total / ranks.world_size()).tolist(), strict=True))
-    return floats
+        floats = (total / ranks.world_size()).tolist()
+    return dict(zip(values, floats, strict=True))
 
 
 def _collective_device() -> str:
@@ -98,11 +91,7 @@ class StepFlags:
         self._pending: tuple[Tensor, Any] | None = None
 
     def cast(self, flags: Tensor) -> list[float]:
-        """Give this rank's flags of a step, (n,) float32.
-
-        Returns:
-            The maxima over the ranks: of this step on a CPU; on a GPU of the one before, if any.
-        """
+        """The maxima over the ranks of `flags`, (n,) float32; on a GPU of the call before."""
         if dist.is_initialized():
             flags = flags.to(_collective_device())
             dist.all_reduce(flags, dist.ReduceOp.MAX)

@@ -1,8 +1,7 @@
 """What makes all ranks train the same weights, those that one process would train.
 
-They start from rank 0's weights and buffers; each takes an equal share of the batch; batch norm
-uses the statistics of the whole batch; DistributedDataParallel averages the gradients. At the end
-of each epoch `check_ddp_consistency` makes sure that it worked.
+They start from rank 0's weights and buffers, each takes an equal share of the batch, batch norm
+uses the statistics of the whole batch, and DistributedDataParallel averages the gradients.
 """
 
 import inspect
@@ -20,28 +19,22 @@ from util.distributed import ranks, sync_batch_norm
 from util.errors import UserError
 
 BATCH_NORM_REFUSED = (
-    "{} would normalise each rank's share of the batch by itself, as if the batch were that "
-    "small; use --norm syncbatch (statistics over all ranks) or --norm instance (per image)"
+    "{} would normalise each rank's share of the batch by itself; use --norm syncbatch (statistics "
+    "over all ranks) or --norm instance (per image)"
 )
 
 
 def split_batch(global_batch_size: int) -> int:
     """The batch size of each rank; UserError where it does not come out even."""
-    share, rest = divmod(global_batch_size, ranks.world_size())
-    if rest or share < 1:
-        raise UserError(
-            f"--global_batch_size {global_batch_size} cannot be split evenly over "
-            f"{ranks.world_size()} ranks; use {ranks.world_size()}, or a multiple of it"
-        )
-    return share
+    size = ranks.world_size()
+    if global_batch_size % size or global_batch_size < 1:
+        given = f"--global_batch_size {global_batch_size}"
+        raise UserError(f"{given} cannot be split over {size} ranks; use a multiple of {size}")
+    return global_batch_size // size
 
 
 def norm_for_job(norm: str, given: bool) -> str:
-    """The norm layer to train with: on several ranks syncbatch in place of a default of batch.
-
-    Raises:
-        UserError: batch norm is `given`, asked for by the user, on several ranks.
-    """
+    """On several ranks syncbatch in place of a default of batch; UserError if it was `given`."""
     if norm != "batch" or ranks.world_size() == 1:
         return norm
     if given:
@@ -51,14 +44,10 @@ def norm_for_job(norm: str, given: bool) -> str:
 
 
 def wrap(net: nn.Module, norm: str) -> nn.Module:
-    """The network in DistributedDataParallel; in a job of one process, the network itself.
+    """The network, on its device, in DistributedDataParallel; on one rank, the network itself.
 
-    Args:
-        net: on its device; takes over rank 0's weights and buffers.
-        norm: the norm layer it was built with; any BatchNorm in it becomes SyncBatchNorm.
-
-    Raises:
-        ValueError: norm is "batch" and there are several ranks.
+    It takes over rank 0's weights and buffers, and any BatchNorm in it becomes SyncBatchNorm;
+    with `norm` "batch", which would say otherwise, ValueError.
     """
     if ranks.world_size() == 1:
         return net
@@ -83,8 +72,7 @@ def _without_buffer_broadcast() -> dict[str, Any]:
 
 def unwrap(net: nn.Module) -> nn.Module:
     """The network inside DistributedDataParallel or nn.DataParallel; any other one itself."""
-    wrappers = (DistributedDataParallel, nn.DataParallel)
-    return net.module if isinstance(net, wrappers) else net
+    return net.module if isinstance(net, (DistributedDataParallel, nn.DataParallel)) else net
 
 
 @contextmanager
@@ -98,15 +86,12 @@ def unsynchronised(nets: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def check_ddp_consistency(nets: Mapping[str, nn.Module]) -> None:
-    """Make sure that the ranks still train the same weights, bit for bit.
+    """UserError unless the ranks still train the same weights, bit for bit.
 
-    Raises:
-        UserError: they do not. DistributedDataParallel averages the gradients of one backward per
-            forward; those of a second one it only adds, on each rank its own.
+    DistributedDataParallel averages the gradients of one backward per forward; those of a second
+    one it only adds, on each rank its own.
     """
-    if not dist.is_initialized():
-        return
-    for name, net in nets.items():
+    for name, net in nets.items() if dist.is_initialized() else ():
         sums = [p.detach().double().sum() for p in net.parameters()]
         if not sums:
             continue

@@ -21,8 +21,7 @@ import torch.distributed as dist
 from util.distributed import ranks
 from util.errors import UserError, printable
 
-# gloo raises a plain RuntimeError, from collectives and from backward() alike, whose text begins
-# with the place in its source: "[/…/gloo/transport/tcp/pair.cc:561] Connection closed by peer"
+# gloo raises a plain RuntimeError: "[/…/gloo/transport/tcp/pair.cc:561] Connection closed by peer"
 GLOO_ERROR = re.compile(r"(Gloo \w+ failed with )?\[[^\]]*\bgloo/[^\]]+\.(cc|h):\d+\] ")
 _groups = itertools.count()
 
@@ -47,19 +46,16 @@ def run(main: Callable[[], None]) -> None:
 def one_process_only() -> None:
     """For programs that several ranks would only run several times."""
     if ranks.world_size() > 1:
-        raise UserError(
-            f"this runs in one process, and torchrun started {ranks.world_size()}; use python"
-        )
+        raise UserError(f"this runs in one process, not {ranks.world_size()}; use python")
 
 
 @contextmanager
 def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
     """Join the ranks for the length of a block; in a job of one process, nothing.
 
-    An error leaves the block as the exit of the process: a UserError is printed once for the whole
-    job (exit status 2), another exception keeps its traceback on the first rank that has one, and
-    a rank that only lost the others, or waited too long for them, says so if nobody else reported
-    an error (exit status 1).
+    A UserError is printed once for the whole job (exit status 2), another exception keeps its
+    traceback on the first rank that has one, and a rank that only lost the others, or waited too
+    long for them, says so if no other rank reported an error (exit status 1).
     """
     if ranks.world_size() == 1:
         yield
@@ -70,7 +66,8 @@ def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
     except UserError as error:
         _exit(error, 2)
     except Exception as error:
-        if _lost_the_others(error):
+        from_gloo = type(error) is RuntimeError and GLOO_ERROR.match(str(error))
+        if from_gloo or isinstance(error, dist.DistError):  # NCCL or the store
             _exit(f"rank {ranks.rank()} lost the other ranks: one was killed, or hangs", 1)
         if not _is_first_to_fail():
             raise SystemExit(1) from None
@@ -97,12 +94,6 @@ def _join(device: torch.device, timeout: timedelta) -> None:
         warnings.simplefilter("ignore")
 
 
-def _lost_the_others(error: Exception) -> bool:
-    """Whether NCCL, the store or gloo failed, and not the program."""
-    from_gloo = type(error) is RuntimeError and GLOO_ERROR.match(str(error))
-    return isinstance(error, dist.DistError) or bool(from_gloo)
-
-
 def _exit(error: object, status: int) -> NoReturn:
     print_error_once(f"{os.path.basename(sys.argv[0])}: error: {error}")
     sys.exit(status)
@@ -115,23 +106,21 @@ def print_error_once(message: str) -> None:
 
 
 def _is_first_to_fail() -> bool:
-    """Whether no other rank has an error to report; if one has, let that one exit first.
+    """Whether no other rank has reported an error; if one has, let that one exit first.
 
     torchrun blames the first that exits, and ends the others at once.
     """
     if ranks.world_size() == 1:
         return True
     order: list[int] = []
-    asking = threading.Thread(target=_ask_for_order, args=(order,), daemon=True)
+
+    def ask() -> None:
+        with suppress(Exception):  # the store died with the machine that served it
+            order.append(ranks.store().add("failed", 1))
+
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(10)  # the machine that serves the store may be cut off: that call has no timeout
-    if not order:
-        return ranks.local_rank() == 0
-    if order[0] > 1:
+    asking.join(10)  # where that machine is only cut off, the call never returns
+    if order and order[0] > 1:
         time.sleep(5)
-    return order[0] == 1
-
-
-def _ask_for_order(order: list[int]) -> None:
-    with suppress(Exception):  # the store died with the machine that served it
-        order.append(ranks.store().add("failed", 1))
+    return order == [1] if order else ranks.local_rank() == 0

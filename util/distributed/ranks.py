@@ -43,17 +43,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def main_only(function: Callable[..., None]) -> Callable[..., None]:
-    """Decorates a function that writes files: on the other ranks it does nothing."""
-
-    @wraps(function)
-    def on_rank_0(*args: Any, **kwargs: Any) -> None:
-        if is_main():
-            function(*args, **kwargs)
-
-    return on_rank_0
-
-
 class NoOp:
     """Stands on the other ranks for what only rank 0 has: takes every call, and is false."""
 
@@ -64,15 +53,19 @@ class NoOp:
         return False
 
 
-def on_main(make: Callable[..., T], *args: Any, **kwargs: Any) -> T | NoOp:
-    """`make(...)` on rank 0, a NoOp on the others."""
-    return make(*args, **kwargs) if is_main() else NoOp()
+def main_only(function: Callable[..., T]) -> Callable[..., T | NoOp]:
+    """Decorates a function or class that writes files: on the other ranks its result is a NoOp."""
+
+    @wraps(function)
+    def on_rank_0(*args: Any, **kwargs: Any) -> T | NoOp:
+        return function(*args, **kwargs) if is_main() else NoOp()
+
+    return on_rank_0
 
 
+@main_only
 def print0(message: str) -> None:
     """Print a message on rank 0; a progress bar on the terminal stays whole."""
-    if not is_main():
-        return
     try:
         tqdm.write(printable(message), file=sys.stdout)
         sys.stdout.flush()

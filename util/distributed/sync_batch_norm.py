@@ -11,8 +11,7 @@ from torch import Tensor, nn
 def convert(net: nn.Module) -> nn.Module:
     """Replace every BatchNorm in `net`, which is on its device; weights and buffers stay.
 
-    On CUDA torch's own nn.SyncBatchNorm takes its place. That refuses CPU tensors (and
-    DistributedDataParallel refuses it there), so on the CPU it is SyncBatchNorm below.
+    On CUDA it becomes torch's own nn.SyncBatchNorm, which refuses CPU tensors; there the one below.
     """
     net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     for module in net.modules():
@@ -23,10 +22,7 @@ def convert(net: nn.Module) -> nn.Module:
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """nn.SyncBatchNorm for the CPU: the same results, the state dict of BatchNorm2d.
-
-    Unlike torch's it can be differentiated twice, as a gradient penalty does.
-    """
+    """nn.SyncBatchNorm for the CPU; unlike it, differentiable twice, as for a gradient penalty."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -46,7 +42,13 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = sums[:-1] / count
         centred = x - mean.view(shape)
         variance = SumOverRanks.apply(centred.square().sum(dims)) / count
-        self._update_running(mean.detach(), variance.detach() * count / (count - 1))
+        if self.track_running_stats:
+            batches = self.get_buffer("num_batches_tracked").add_(1)
+            weight = 1 / batches.item() if self.momentum is None else self.momentum
+            unbiased = variance * count / (count - 1)
+            for name, value in (("running_mean", mean), ("running_var", unbiased)):
+                running = self.get_buffer(name)
+                running.lerp_(value.detach().to(running.dtype), weight)
         output = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
             output = output * self.weight.view(shape)
@@ -54,26 +56,13 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             output = output + self.bias.view(shape)
         return output.to(input.dtype)
 
-    def _update_running(self, mean: Tensor, unbiased_variance: Tensor) -> None:
-        if not self.track_running_stats:
-            return
-        count = self.get_buffer("num_batches_tracked").add_(1)
-        # without momentum, a plain average over all batches
-        weight = 1 / count.item() if self.momentum is None else self.momentum
-        for name, value in (("running_mean", mean), ("running_var", unbiased_variance)):
-            running = self.get_buffer(name)
-            running.lerp_(value.to(running.dtype), weight)
-
 
 class SumOverRanks(torch.autograd.Function):
-    """The sum of a tensor over the ranks, differentiable any number of times.
-
-    (torch.distributed.nn.functional.all_reduce, which is this, is deprecated in torch 2.15.)
-    """
+    """The sum over the ranks, differentiable any number of times; torch's is deprecated."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: D102
-        total = tensor.clone(memory_format=torch.contiguous_format)
+        total = tensor.clone()
         dist.all_reduce(total)
         return total
 

@@ -92,8 +92,8 @@ class Progress(ExitStack):
         self.epoch, self.epoch_iter, self.total_iters = opt.epoch_count, 0, 0
         self.saver, self.monitor, self.clock = Saver(opt, model), StepMonitor(), Stopwatch()
         self.resume_at = self._restore(self.saver.resume())
-        self.wandb = distributed.on_main(WandbLog, opt) if opt.use_wandb else distributed.NoOp()
-        self.log = distributed.on_main(LossLog, self.folder, self.resume_at)
+        self.wandb = distributed.main_only(WandbLog)(opt) if opt.use_wandb else distributed.NoOp()
+        self.log = distributed.main_only(LossLog)(self.folder, self.resume_at)
         self.page: TrainingPage | distributed.NoOp = distributed.NoOp()  # until the first step
         self.bar = tqdm(disable=True)
         save_options(opt, self.folder, suffixes=[".txt"])
@@ -183,7 +183,7 @@ class Progress(ExitStack):
         if not self.opt.no_html:
             seen = self.resume_at and self.resume_at[2]
             shell = self.folder / "web", self.opt.name, vars(self.opt), seen
-            self.page = distributed.on_main(TrainingPage, *shell)
+            self.page = distributed.main_only(TrainingPage)(*shell)
 
     def _count(self) -> int:
         """Count the images of a step, and hear how it went on all ranks; returns their number."""
