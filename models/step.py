@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models import networks
+from models.networks.norms import normalizes_per_sample
 from util import distributed
 from util.errors import UserError
 
@@ -187,9 +187,7 @@ def call_batched(net: nn.Module, *batches: Tensor) -> Sequence[Tensor]:
     """
     plain = distributed.unwrap(net)
     slow = plain._compiled_call_impl is not None and batches[0].device.type == "cpu"
-    alike = len({batch.shape[1:] for batch in batches}) == 1 and networks.normalizes_per_sample(
-        plain
-    )
+    alike = len({batch.shape[1:] for batch in batches}) == 1 and normalizes_per_sample(plain)
     if len(batches) > 1 and alike and not slow and torch.is_grad_enabled():
         return net(torch.cat(batches)).split([len(batch) for batch in batches])
     return [net(batch) for batch in batches]

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models.networks import same_weights
+from models.networks.norms import same_weights
 from options.parser import Parser
 from util.restarts import SavedRun
 

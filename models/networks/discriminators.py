@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.networks.norms import NormLayer, conv_has_bias
+from models.networks.norms import MakeNorm, conv_has_bias
 from models.networks.sizes import check_image_size
 
 REMEDY = "use larger images, a smaller --n_layers_D (with --netD n_layers), or --netD pixel"
@@ -23,11 +23,7 @@ class NLayerDiscriminator(nn.Module):
     """
 
     def __init__(
-        self,
-        input_nc: int,
-        ndf: int = 64,
-        n_layers: int = 3,
-        norm_layer: NormLayer = nn.BatchNorm2d,
+        self, input_nc: int, ndf: int = 64, n_layers: int = 3, norm_layer: MakeNorm = nn.BatchNorm2d
     ):
         super().__init__()
         if n_layers < 1:
@@ -53,7 +49,7 @@ class NLayerDiscriminator(nn.Module):
 class PixelDiscriminator(nn.Module):
     """A PatchGAN of one pixel: 1x1 convolutions only (arXiv 1611.07004, section 6.1)."""
 
-    def __init__(self, input_nc: int, ndf: int = 64, norm_layer: NormLayer = nn.BatchNorm2d):
+    def __init__(self, input_nc: int, ndf: int = 64, norm_layer: MakeNorm = nn.BatchNorm2d):
         super().__init__()
         bias = conv_has_bias(norm_layer)
         layers = [nn.Conv2d(input_nc, ndf, 1), nn.LeakyReLU(0.2)]
@@ -74,7 +70,7 @@ def smallest_for_layers(n_layers: int) -> int:
 class Discriminator(NamedTuple):
     """A row of `DISCRIMINATORS`."""
 
-    build: Callable[[int, int, int, NormLayer], nn.Module]  # input_nc, ndf, n_layers, norm_layer
+    build: Callable[[int, int, int, MakeNorm], nn.Module]  # input_nc, ndf, n_layers, norm_layer
     minimum: Callable[[int], int]  # n_layers -> the smallest height and width
 
 
