@@ -1,8 +1,6 @@
-"""The public face for building networks, losses and LR schedulers.
+"""The public face for building networks, losses and LR schedulers, also in a notebook.
 
-The functions take what they need by name, so they can be called from a notebook:
-
-    generator = define_G(3, 3, ngf=64, netG="resnet_9blocks", norm="instance")
+For example define_G(3, 3, ngf=64, netG="resnet_9blocks", norm="instance").
 """
 
 # ruff: noqa: F401

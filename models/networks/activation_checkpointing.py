@@ -16,7 +16,7 @@ from models.networks.generators import ResnetBlock, ResnetGenerator, UnetSkipCon
 
 
 def checkpoint_activations(net: nn.Module) -> None:
-    """Let the generators of this program in `net` recompute; only classes of containers change."""
+    """Let this program's generators in `net` recompute; only the classes of containers change."""
     for module in net.modules():
         if type(module) is UnetSkipConnectionBlock:
             module.__class__ = _RecomputingBlock
@@ -33,8 +33,8 @@ class _RecomputingBlock(UnetSkipConnectionBlock):
     def forward(self, x: Tensor) -> Tensor:
         if self.outermost:
             return _run(self.model, x)
-        x = self.model[0](x)
-        return torch.cat([x, _run(self.model[1:], x)], dim=1)
+        skip = self.model[0](x)
+        return torch.cat([skip, _run(self.model[1:], skip)], dim=1)
 
 
 def _run(layers: Iterable[nn.Module], x: Tensor) -> Tensor:

@@ -36,8 +36,7 @@ class NLayerDiscriminator(nn.Module):
             stride = 2 if n < n_layers else 1
             layers += [nn.Conv2d(widths[n - 1], widths[n], 4, stride, padding=1, bias=bias)]
             layers += [norm_layer(widths[n]), nn.LeakyReLU(0.2)]
-        layers += [nn.Conv2d(widths[-1], 1, 4, padding=1)]
-        self.model = nn.Sequential(*layers)
+        self.model = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """To (N, 1, h, w), h = H // 2**n_layers - 2; ImageSizeError below `minimum`."""
@@ -54,8 +53,7 @@ class PixelDiscriminator(nn.Module):
         bias = conv_has_bias(norm_layer)
         layers = [nn.Conv2d(input_nc, ndf, 1), nn.LeakyReLU(0.2)]
         layers += [nn.Conv2d(ndf, 2 * ndf, 1, bias=bias), norm_layer(2 * ndf), nn.LeakyReLU(0.2)]
-        layers += [nn.Conv2d(2 * ndf, 1, 1, bias=bias)]
-        self.net = nn.Sequential(*layers)
+        self.net = nn.Sequential(*layers, nn.Conv2d(2 * ndf, 1, 1, bias=bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, input_nc, H, W) to one logit per pixel, (N, 1, H, W)."""
@@ -76,12 +74,9 @@ class Discriminator(NamedTuple):
 
 DISCRIMINATORS = {
     "basic": Discriminator(  # the 70x70 PatchGAN
-        lambda input_nc, ndf, _, norm_layer: NLayerDiscriminator(input_nc, ndf, 3, norm_layer),
+        lambda nc, ndf, _, norm: NLayerDiscriminator(nc, ndf, 3, norm),
         lambda _: smallest_for_layers(3),
     ),
     "n_layers": Discriminator(NLayerDiscriminator, smallest_for_layers),
-    "pixel": Discriminator(
-        lambda input_nc, ndf, _, norm_layer: PixelDiscriminator(input_nc, ndf, norm_layer),
-        lambda _: 1,
-    ),
+    "pixel": Discriminator(lambda nc, ndf, _, norm: PixelDiscriminator(nc, ndf, norm), lambda _: 1),
 }

@@ -49,16 +49,15 @@ class ResnetGenerator(nn.Module):
         for width in (2 * ngf, ngf):
             layers += [nn.ConvTranspose2d(2 * width, width, 3, 2, 1, output_padding=1, bias=bias)]
             layers += [norm_layer(width), nn.ReLU()]
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, 7), nn.Tanh()]
-        self.model = nn.Sequential(*layers)
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, 7)]
+        self.model = nn.Sequential(*layers, nn.Tanh())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, input_nc, H, W) to (N, output_nc, H, W)."""
         if not torch.jit.is_scripting():
             check_image_size(x, "ResNet generator", "use larger images", minimum=self.minimum)
         # The way up ends at the next multiple of 4, its pixel 0 on the input's pixel 0.
-        height, width = x.shape[-2:]
-        return self.model(x)[..., :height, :width]
+        return self.model(x)[..., : x.shape[-2], : x.shape[-1]]
 
 
 class ResnetBlock(nn.Module):
@@ -145,9 +144,8 @@ class UnetSkipConnectionBlock(nn.Module):
         wide = inner_nc if innermost else 2 * inner_nc  # with the skip of the level below
         up = nn.ConvTranspose2d(wide, outer_nc, 4, 2, 1, bias=bias or outermost)
         inner = [] if submodule is None else [submodule]
-        layers: list[nn.Module]
         if outermost:
-            layers = [down, *inner, nn.ReLU(), up, nn.Tanh()]
+            layers: list[nn.Module] = [down, *inner, nn.ReLU(), up, nn.Tanh()]
         elif innermost:
             layers = [nn.LeakyReLU(0.2), down, nn.ReLU(), up, norm_layer(outer_nc)]
         else:

@@ -45,13 +45,11 @@ def _candidates(state: Mapping[str, Tensor]) -> Iterator[tuple[dict, nn.Module]]
     for extra in ({"netD": "pixel"}, {"netD": "n_layers", "n_layers_D": len(convs) - 2}):
         D = DISCRIMINATORS[str(extra["netD"])].build(channels, width, len(convs) - 2, norm_layer)
         yield {"norm": norm, "ndf": width, "channels": channels} | extra, D
-    for netG, dropout in product(GENERATORS, (False, True)):
+    for (netG, row), dropout in product(GENERATORS.items(), (False, True)):
         unet = netG.startswith("unet")  # its dropout has no place in the keys
-        nc = {"input_nc": channels, "output_nc": last[1 if unet else 0]}
-        build = GENERATORS[netG].build
-        G = build(**nc, ngf=width, norm_layer=norm_layer, use_dropout=dropout)
-        extra = {} if unet else {"dropout": dropout}
-        yield {"netG": netG, "norm": norm, "ngf": width} | extra | nc, G
+        nc = {"input_nc": channels, "output_nc": last[1 if unet else 0], "ngf": width}
+        G = row.build(**nc, norm_layer=norm_layer, use_dropout=dropout)
+        yield {"netG": netG, "norm": norm} | ({} if unet else {"dropout": dropout}) | nc, G
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, Size]:

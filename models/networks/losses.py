@@ -64,26 +64,17 @@ def cal_gradient_penalty(
     """
     if lambda_gp <= 0:
         return 0.0, None
-    points = choose(PENALTY_POINTS, type, "gradient penalty type")(real_data, fake_data, device)
+    ends = {"mixed": fake_data, "real": real_data, "fake": fake_data}
+    points = choose(ends, type, "gradient penalty type")
+    if type == "mixed":
+        weight = rng.rand_of_batch(len(real_data)).to(device, real_data.dtype)
+        weight = weight.reshape(-1, *[1] * (real_data.dim() - 1))
+        points = fake_data + weight * (real_data - fake_data)
     points = points.detach().requires_grad_(True)
     (gradients,) = torch.autograd.grad(eagerly(netD, points).sum(), points, create_graph=True)
     gradients = _at_least_float32(gradients).reshape(len(points), -1)
     slopes = torch.linalg.vector_norm(gradients, dim=1)
     return lambda_gp * ((slopes - constant) ** 2).mean(), gradients
-
-
-def _between(real: Tensor, fake: Tensor, device: torch.device | str) -> Tensor:
-    """One random point per sample on the line from `real` to `fake`."""
-    shape = (len(real), *[1] * (real.dim() - 1))
-    weight = rng.rand_of_batch(len(real)).reshape(shape).to(device, real.dtype)
-    return fake + weight * (real - fake)
-
-
-PENALTY_POINTS = {
-    "mixed": _between,
-    "real": lambda real, fake, device: real,
-    "fake": lambda real, fake, device: fake,
-}
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from util.choices import choose
 MakeNorm = Callable[[int], nn.Module]  # number of channels -> module
 
 NORMS: dict[str, MakeNorm] = {
-    # arXiv 1607.08022; statistics of each image by itself, in training and in testing alike
-    "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
+    "instance": nn.InstanceNorm2d,  # arXiv 1607.08022; each image by itself, in testing too
     "batch": nn.BatchNorm2d,  # arXiv 1502.03167
     "syncbatch": nn.BatchNorm2d,  # util/distributed makes it a SyncBatchNorm on several ranks
     "none": nn.Identity,  # takes a layer's place, so that state-dict indices stay as they are
