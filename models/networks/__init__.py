@@ -1,8 +1,6 @@
-"""The public face for building networks, losses and LR schedulers.
+"""The public face for building networks, losses and LR schedulers, also in a notebook.
 
-The functions take what they need by name, so they can be called from a notebook:
-
-    generator = define_G(3, 3, ngf=64, netG="resnet_9blocks", norm="instance")
+For example define_G(3, 3, ngf=64, netG="resnet_9blocks", norm="instance").
 """
 
 # ruff: noqa: F401
@@ -23,14 +21,7 @@ from models.networks.generators import (
 )
 from models.networks.init import INITS, init_net, init_weights
 from models.networks.losses import GAN_MODES, GANLoss, cal_gradient_penalty
-from models.networks.norms import (
-    NORM_ALIASES,
-    NORMS,
-    canonical_norm,
-    get_norm_layer,
-    normalizes_per_sample,
-    same_weights,
-)
+from models.networks.norms import NORM_ALIASES, NORMS, canonical_norm, get_norm_layer
 from models.networks.schedulers import LR_POLICIES, get_scheduler
 from models.networks.sizes import check_image_size, size_problem
 from util.choices import choose
@@ -52,10 +43,7 @@ def define_G(
     Images are in [-1, 1]. `ngf` is the number of channels of the first layer; `use_dropout` drops
     half of the features in the inner blocks; `netG`, `norm` and `init_type` are names in
     `GENERATORS`, `NORMS` (or `NORM_ALIASES`) and `INITS`; `init_gain` is that of `init_weights`.
-    `gpu_ids` is accepted for old callers and unused.
-
-    Raises:
-        ValueError: no such netG, norm or init_type.
+    An unknown name raises ValueError. `gpu_ids` is accepted for old callers and unused.
     """
     row = choose(GENERATORS, netG, "netG")
     norm_layer = get_norm_layer(norm)
@@ -75,12 +63,9 @@ def define_D(
 ) -> nn.Module:
     """A discriminator on the CPU with random weights, (N, input_nc, H, W) to logits (N, 1, h, w).
 
-    There is a logit for each patch of an image. `n_layers_D`, 1 or more, is the number of halvings
-    of the size and used by the `netD` "n_layers" alone; the names of `netD` are in
-    `DISCRIMINATORS`, and the other arguments are like those of `define_G`.
-
-    Raises:
-        ValueError: no such netD, norm or init_type, or n_layers_D is less than 1.
+    There is a logit for each patch of an image. `netD` is a name in `DISCRIMINATORS`; `n_layers_D`,
+    1 or more, is the number of halvings of the size, for the netD "n_layers" alone. The other
+    arguments and errors are like those of `define_G`.
     """
     row = choose(DISCRIMINATORS, netD, "netD")
     net = row.build(input_nc, ndf, n_layers_D, get_norm_layer(norm))

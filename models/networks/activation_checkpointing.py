@@ -1,7 +1,7 @@
 """Activation checkpointing (Chen et al. 2016, arXiv 1604.06174): memory for a second forward pass.
 
-Of a stage of a generator only the input is kept, and the backward pass computes the rest again.
-Dropout draws the same masks then, and batch norm does not count the images twice.
+Of each stage of a generator only the input is kept, and the backward pass computes the rest again,
+with the same dropout masks and without counting the images twice in a batch norm.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from models.networks.generators import ResnetBlock, ResnetGenerator, UnetSkipCon
 
 
 def checkpoint_activations(net: nn.Module) -> None:
-    """Let the generators of this program in `net` recompute; only classes of containers change."""
+    """Let this program's generators in `net` recompute; only the classes of containers change."""
     for module in net.modules():
         if type(module) is UnetSkipConnectionBlock:
             module.__class__ = _RecomputingBlock
@@ -33,9 +33,8 @@ class _RecomputingBlock(UnetSkipConnectionBlock):
     def forward(self, x: Tensor) -> Tensor:
         if self.outermost:
             return _run(self.model, x)
-        activate, *layers = self.model
-        x = activate(x)
-        return torch.cat([x, _run(layers, x)], dim=1)
+        skip = self.model[0](x)
+        return torch.cat([skip, _run(self.model[1:], skip)], dim=1)
 
 
 def _run(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
@@ -46,10 +45,8 @@ def _run(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 
 def _recomputed(stage: nn.Module, x: Tensor) -> Tensor:
-    def contexts() -> tuple:  # of the first and of the second forward pass
-        return nullcontext(), statistics_left_alone(stage)
-
-    return checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
+    contexts = nullcontext(), statistics_left_alone(stage)  # of the first and second forward pass
+    return checkpoint(stage, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 def _stages(layers: Iterable[nn.Module]) -> list[nn.Sequential]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.networks.norms import NormLayer, conv_has_bias
+from models.networks.norms import MakeNorm, conv_has_bias
 from models.networks.sizes import check_image_size
 
 REMEDY = "use larger images, a smaller --n_layers_D (with --netD n_layers), or --netD pixel"
@@ -23,11 +23,7 @@ class NLayerDiscriminator(nn.Module):
     """
 
     def __init__(
-        self,
-        input_nc: int,
-        ndf: int = 64,
-        n_layers: int = 3,
-        norm_layer: NormLayer = nn.BatchNorm2d,
+        self, input_nc: int, ndf: int = 64, n_layers: int = 3, norm_layer: MakeNorm = nn.BatchNorm2d
     ):
         super().__init__()
         if n_layers < 1:
@@ -40,8 +36,7 @@ class NLayerDiscriminator(nn.Module):
             stride = 2 if n < n_layers else 1
             layers += [nn.Conv2d(widths[n - 1], widths[n], 4, stride, padding=1, bias=bias)]
             layers += [norm_layer(widths[n]), nn.LeakyReLU(0.2)]
-        layers += [nn.Conv2d(widths[-1], 1, 4, padding=1)]
-        self.model = nn.Sequential(*layers)
+        self.model = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """To (N, 1, h, w), h = H // 2**n_layers - 2; ImageSizeError below `minimum`."""
@@ -53,13 +48,12 @@ class NLayerDiscriminator(nn.Module):
 class PixelDiscriminator(nn.Module):
     """A PatchGAN of one pixel: 1x1 convolutions only (arXiv 1611.07004, section 6.1)."""
 
-    def __init__(self, input_nc: int, ndf: int = 64, norm_layer: NormLayer = nn.BatchNorm2d):
+    def __init__(self, input_nc: int, ndf: int = 64, norm_layer: MakeNorm = nn.BatchNorm2d):
         super().__init__()
         bias = conv_has_bias(norm_layer)
         layers = [nn.Conv2d(input_nc, ndf, 1), nn.LeakyReLU(0.2)]
         layers += [nn.Conv2d(ndf, 2 * ndf, 1, bias=bias), norm_layer(2 * ndf), nn.LeakyReLU(0.2)]
-        layers += [nn.Conv2d(2 * ndf, 1, 1, bias=bias)]
-        self.net = nn.Sequential(*layers)
+        self.net = nn.Sequential(*layers, nn.Conv2d(2 * ndf, 1, 1, bias=bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, input_nc, H, W) to one logit per pixel, (N, 1, H, W)."""
@@ -74,18 +68,15 @@ def smallest_for_layers(n_layers: int) -> int:
 class Discriminator(NamedTuple):
     """A row of `DISCRIMINATORS`."""
 
-    build: Callable[[int, int, int, NormLayer], nn.Module]  # input_nc, ndf, n_layers, norm_layer
+    build: Callable[[int, int, int, MakeNorm], nn.Module]  # input_nc, ndf, n_layers, norm_layer
     minimum: Callable[[int], int]  # n_layers -> the smallest height and width
 
 
 DISCRIMINATORS = {
     "basic": Discriminator(  # the 70x70 PatchGAN
-        lambda input_nc, ndf, _, norm_layer: NLayerDiscriminator(input_nc, ndf, 3, norm_layer),
+        lambda nc, ndf, _, norm: NLayerDiscriminator(nc, ndf, 3, norm),
         lambda _: smallest_for_layers(3),
     ),
     "n_layers": Discriminator(NLayerDiscriminator, smallest_for_layers),
-    "pixel": Discriminator(
-        lambda input_nc, ndf, _, norm_layer: PixelDiscriminator(input_nc, ndf, norm_layer),
-        lambda _: 1,
-    ),
+    "pixel": Discriminator(lambda nc, ndf, _, norm: PixelDiscriminator(nc, ndf, norm), lambda _: 1),
 }

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.networks.norms import NormLayer, conv_has_bias
+from models.networks.norms import MakeNorm, conv_has_bias
 from models.networks.sizes import check_image_size
 from util.choices import choose
 
@@ -20,9 +20,9 @@ PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "ze
 class ResnetGenerator(nn.Module):
     """Two steps down, residual blocks, two steps up (Johnson et al. 2016, arXiv 1603.08155).
 
-    Follows CycleGAN (arXiv 1703.10593, appendix 7.2), with `ngf` channels in the first layer and
-    4 * ngf in the blocks. Height and width may be any numbers from `minimum` on; smaller images
-    raise ImageSizeError. `padding_type` is a name in `PADDINGS`, or ValueError.
+    As in CycleGAN (arXiv 1703.10593, appendix 7.2), `ngf` channels in the first layer and 4 * ngf
+    in the blocks. Images may have any size from `minimum` on, else ImageSizeError; `padding_type`
+    is a name in `PADDINGS`, else ValueError.
     """
 
     minimum = 5  # the blocks reflect one pixel at a quarter of the size, which must be 2 or more
@@ -32,7 +32,7 @@ class ResnetGenerator(nn.Module):
         input_nc: int,
         output_nc: int,
         ngf: int = 64,
-        norm_layer: NormLayer = nn.BatchNorm2d,
+        norm_layer: MakeNorm = nn.BatchNorm2d,
         use_dropout: bool = False,
         n_blocks: int = 6,
         padding_type: str = "reflect",
@@ -49,24 +49,22 @@ class ResnetGenerator(nn.Module):
         for width in (2 * ngf, ngf):
             layers += [nn.ConvTranspose2d(2 * width, width, 3, 2, 1, output_padding=1, bias=bias)]
             layers += [norm_layer(width), nn.ReLU()]
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, 7), nn.Tanh()]
-        self.model = nn.Sequential(*layers)
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, 7)]
+        self.model = nn.Sequential(*layers, nn.Tanh())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, input_nc, H, W) to (N, output_nc, H, W)."""
         if not torch.jit.is_scripting():
-            remedy = "use larger images, or raise --load_size and --crop_size"
-            check_image_size(x, "ResNet generator", remedy, minimum=self.minimum)
+            check_image_size(x, "ResNet generator", "use larger images", minimum=self.minimum)
         # The way up ends at the next multiple of 4, its pixel 0 on the input's pixel 0.
-        height, width = x.shape[-2:]
-        return self.model(x)[..., :height, :width]
+        return self.model(x)[..., : x.shape[-2], : x.shape[-1]]
 
 
 class ResnetBlock(nn.Module):
     """x + F(x), F being two 3x3 convolutions (He et al. 2016, arXiv 1512.03385)."""
 
     def __init__(
-        self, dim: int, padding_type: str, norm_layer: NormLayer, use_dropout: bool, use_bias: bool
+        self, dim: int, padding_type: str, norm_layer: MakeNorm, use_dropout: bool, use_bias: bool
     ):
         super().__init__()
         pad = choose(PADDINGS, padding_type, "padding_type")
@@ -98,7 +96,7 @@ class UnetGenerator(nn.Module):
         output_nc: int,
         num_downs: int,
         ngf: int = 64,
-        norm_layer: NormLayer = nn.BatchNorm2d,
+        norm_layer: MakeNorm = nn.BatchNorm2d,
         use_dropout: bool = False,
     ):
         super().__init__()
@@ -114,10 +112,8 @@ class UnetGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, input_nc, H, W) to (N, output_nc, H, W)."""
         if not torch.jit.is_scripting():
-            remedy = (
-                f"use --preprocess resize_and_crop with --crop_size a multiple of {self.multiple}, "
-                "or --netG resnet_9blocks, which takes any size"
-            )
+            crop = f"--preprocess resize_and_crop --crop_size {self.multiple}"
+            remedy = f"use {crop}, or --netG resnet_9blocks, which takes any size"
             check_image_size(x, "U-Net generator", remedy, multiple=self.multiple)
         return self.model(x)
 
@@ -138,7 +134,7 @@ class UnetSkipConnectionBlock(nn.Module):
         submodule: nn.Module | None = None,
         outermost: bool = False,
         innermost: bool = False,
-        norm_layer: NormLayer = nn.BatchNorm2d,
+        norm_layer: MakeNorm = nn.BatchNorm2d,
         use_dropout: bool = False,
     ):
         super().__init__()
@@ -148,9 +144,8 @@ class UnetSkipConnectionBlock(nn.Module):
         wide = inner_nc if innermost else 2 * inner_nc  # with the skip of the level below
         up = nn.ConvTranspose2d(wide, outer_nc, 4, 2, 1, bias=bias or outermost)
         inner = [] if submodule is None else [submodule]
-        layers: list[nn.Module]
         if outermost:
-            layers = [down, *inner, nn.ReLU(), up, nn.Tanh()]
+            layers: list[nn.Module] = [down, *inner, nn.ReLU(), up, nn.Tanh()]
         elif innermost:
             layers = [nn.LeakyReLU(0.2), down, nn.ReLU(), up, norm_layer(outer_nc)]
         else:
@@ -162,11 +157,10 @@ class UnetSkipConnectionBlock(nn.Module):
         """(N, outer_nc, H, W) to (N, 2 * outer_nc, H, W); outermost: to (N, outer_nc, H, W)."""
         if self.outermost:
             return self.model(x)
-        skip = x
+        skip = x = self.model[0](x)  # activated: what released checkpoints were trained with
         for place, layer in enumerate(self.model):
-            x = layer(x)
-            if place == 0:
-                skip = x  # activated: what released checkpoints were trained with
+            if place > 0:
+                x = layer(x)
         return torch.cat([skip, x], dim=1)
 
 

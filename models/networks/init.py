@@ -1,7 +1,6 @@
 """Random initial weights."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # BatchNorm1d to 3d and SyncBatchNorm
@@ -20,13 +19,20 @@ INITS: dict[str, Callable[[Tensor, float], Tensor]] = {
 def init_weights(net: nn.Module, init_type: str = "normal", init_gain: float = 0.02) -> None:
     """Draw all weights of any network anew, in place, from torch's global generator.
 
-    Convolutions and linear layers follow `init_type`, a name in `INITS`: `init_gain` is the
-    standard deviation for "normal", a factor for "xavier" and "orthogonal", and unused by
-    "kaiming". Batch norms, synchronised ones too, get weights from N(1, init_gain) (DCGAN, arXiv
-    1511.06434). All biases are zero. An unknown init_type raises ValueError.
+    Convolutions and linear layers follow `init_type`, a name in `INITS` (else ValueError);
+    `init_gain` is the standard deviation of "normal" and a factor in "xavier" and "orthogonal".
+    Batch norms get weights from N(1, init_gain) (DCGAN, arXiv 1511.06434). All biases are zero.
     """
     draw = choose(INITS, init_type, "init_type")
-    net.apply(partial(_init_layer, draw=draw, gain=init_gain))
+    for layer in net.modules():
+        if isinstance(layer, _ConvNd | nn.Linear):
+            draw(layer.weight, init_gain)
+        elif isinstance(layer, _BatchNorm) and layer.affine:
+            nn.init.normal_(layer.weight, mean=1.0, std=init_gain)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def init_net(
@@ -35,14 +41,3 @@ def init_net(
     """`init_weights`, returning `net`; `gpu_ids` is accepted for old callers and unused."""
     init_weights(net, init_type, init_gain)
     return net
-
-
-def _init_layer(layer: nn.Module, draw: Callable[[Tensor, float], Tensor], gain: float) -> None:
-    if isinstance(layer, _ConvNd | nn.Linear):
-        draw(layer.weight, gain)
-    elif isinstance(layer, _BatchNorm) and layer.affine:
-        nn.init.normal_(layer.weight, mean=1.0, std=gain)
-    else:
-        return
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

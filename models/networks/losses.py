@@ -10,9 +10,9 @@ from util import rng
 from util.choices import choose
 from util.precision import eagerly
 
+# (logits, labels of the same shape, are they real?) -> scalar
 GAN_MODES: dict[str, Callable[[Tensor, Tensor, bool], Tensor]] = {
-    # (logits, labels of the same shape, are they real?) -> scalar
-    "lsgan": lambda logits, labels, real: F.mse_loss(logits, labels),  # arXiv 1611.04076
+    "lsgan": lambda logits, labels, real: F.mse_loss(logits, labels),
     "vanilla": lambda logits, labels, real: F.binary_cross_entropy_with_logits(logits, labels),
     "wgangp": lambda logits, labels, real: -logits.mean() if real else logits.mean(),
 }
@@ -21,13 +21,9 @@ GAN_MODES: dict[str, Callable[[Tensor, Tensor, bool], Tensor]] = {
 class GANLoss(nn.Module):
     """How far a discriminator's logits are from calling everything real, or fake.
 
-    "vanilla" is the non-saturating loss of arXiv 1406.2661, "lsgan" that of 1611.04076. "wgangp"
-    (1704.00028) has no labels and needs `cal_gradient_penalty` beside it. Another gan_mode raises
-    ValueError.
+    `gan_mode` is "vanilla" (the non-saturating loss of arXiv 1406.2661), "lsgan" (1611.04076) or
+    "wgangp" (1704.00028; it has no labels and needs `cal_gradient_penalty` too), else ValueError.
     """
-
-    real_label: Tensor
-    fake_label: Tensor
 
     def __init__(
         self, gan_mode: str, target_real_label: float = 1.0, target_fake_label: float = 0.0
@@ -40,7 +36,7 @@ class GANLoss(nn.Module):
 
     def get_target_tensor(self, prediction: Tensor, target_is_real: bool) -> Tensor:
         """The label, in the shape, dtype and device of `prediction`."""
-        label = self.real_label if target_is_real else self.fake_label
+        label = self.get_buffer("real_label" if target_is_real else "fake_label")
         return label.to(prediction).expand_as(prediction)
 
     def forward(self, prediction: Tensor, target_is_real: bool) -> Tensor:
@@ -62,35 +58,23 @@ def cal_gradient_penalty(
     """The penalty that keeps a critic's slope near `constant` (arXiv 1704.00028).
 
     lambda_gp * mean over the batch of (||grad_x D(x)||_2 - constant)^2, D(x) being the sum of one
-    image's logits. x are the real or the fake images, both (N, C, H, W), or, for the type "mixed",
-    random points between two of them; any other type raises ValueError.
-
-    Returns:
-        (penalty, slopes): a scalar to add to the loss of D, and the (N, C * H * W) gradients;
-        (0.0, None) when lambda_gp is 0 or less.
+    image's logits. x are the "real" or the "fake" images, both (N, C, H, W), or for the type
+    "mixed" random points between two of them. Returns the penalty, a scalar to add to the loss of
+    D, and the gradients (N, C * H * W); (0.0, None) when lambda_gp is 0 or less.
     """
     if lambda_gp <= 0:
         return 0.0, None
-    points = choose(PENALTY_POINTS, type, "gradient penalty type")(real_data, fake_data, device)
+    ends = {"mixed": fake_data, "real": real_data, "fake": fake_data}
+    points = choose(ends, type, "gradient penalty type")
+    if type == "mixed":
+        weight = rng.rand_of_batch(len(real_data)).to(device, real_data.dtype)
+        weight = weight.reshape(-1, *[1] * (real_data.dim() - 1))
+        points = fake_data + weight * (real_data - fake_data)
     points = points.detach().requires_grad_(True)
     (gradients,) = torch.autograd.grad(eagerly(netD, points).sum(), points, create_graph=True)
     gradients = _at_least_float32(gradients).reshape(len(points), -1)
     slopes = torch.linalg.vector_norm(gradients, dim=1)
     return lambda_gp * ((slopes - constant) ** 2).mean(), gradients
-
-
-def _between(real: Tensor, fake: Tensor, device: torch.device | str) -> Tensor:
-    """One random point per sample on the line from `real` to `fake`."""
-    shape = (len(real), *[1] * (real.dim() - 1))
-    weight = rng.rand_of_batch(len(real)).reshape(shape).to(device, real.dtype)
-    return fake + weight * (real - fake)
-
-
-PENALTY_POINTS = {
-    "mixed": _between,
-    "real": lambda real, fake, device: real,
-    "fake": lambda real, fake, device: fake,
-}
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -8,11 +8,10 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from util.choices import choose
 
-NormLayer = Callable[[int], nn.Module]  # number of channels -> module
+MakeNorm = Callable[[int], nn.Module]  # number of channels -> module
 
-NORMS: dict[str, NormLayer] = {
-    # arXiv 1607.08022; statistics of each image by itself, in training and in testing alike
-    "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
+NORMS: dict[str, MakeNorm] = {
+    "instance": nn.InstanceNorm2d,  # arXiv 1607.08022; each image by itself, in testing too
     "batch": nn.BatchNorm2d,  # arXiv 1502.03167
     "syncbatch": nn.BatchNorm2d,  # util/distributed makes it a SyncBatchNorm on several ranks
     "none": nn.Identity,  # takes a layer's place, so that state-dict indices stay as they are
@@ -25,7 +24,7 @@ def canonical_norm(norm_type: str) -> str:
     return NORM_ALIASES.get(norm_type, norm_type)
 
 
-def get_norm_layer(norm_type: str = "instance") -> NormLayer:
+def get_norm_layer(norm_type: str = "instance") -> MakeNorm:
     """What makes the norm layer for a number of channels; ValueError if there is no such norm."""
     return choose(NORMS, canonical_norm(norm_type), "norm")
 
@@ -36,10 +35,9 @@ def same_weights(norm_a: str, norm_b: str) -> bool:
 
 
 def normalizes_per_sample(net: nn.Module) -> bool:
-    """Whether `net` is known to give each image the same answer in any batch, dropout aside.
+    """Whether, dropout aside, `net` surely treats an image alike in any batch.
 
-    False with a batch norm in it, with running statistics, and with modules that are neither
-    torch's nor of this program.
+    Not with batch norm, running statistics, or modules that are neither torch's nor ours.
     """
     for module in net.modules():
         known = type(module).__module__.startswith(("torch.nn.", "models.networks."))
@@ -49,11 +47,10 @@ def normalizes_per_sample(net: nn.Module) -> bool:
     return True
 
 
-def conv_has_bias(norm_layer: NormLayer) -> bool:
-    """Whether a convolution followed by `norm_layer` (a class or a partial of one) has a bias.
+def conv_has_bias(norm_layer: MakeNorm) -> bool:
+    """Whether a convolution before `norm_layer`, a class or a partial of one, has a bias.
 
-    Only before InstanceNorm2d: its mean subtraction cancels the bias, but released checkpoints
-    carry it. Before the identity of norm "none" they carry none.
+    Only before instance norm: it cancels the bias, but released checkpoints carry it.
     """
     layer = norm_layer.func if isinstance(norm_layer, partial) else norm_layer
     return isinstance(layer, type) and issubclass(layer, nn.InstanceNorm2d)

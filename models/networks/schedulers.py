@@ -1,8 +1,7 @@
 """LR schedulers: the learning rate, epoch by epoch.
 
-Epochs are counted from 1 and a scheduler steps once at the end of each. All policies but
-"plateau" are closed forms of the epoch, so a run that starts at epoch 51 has the learning rate
-that an uninterrupted run has there.
+Epochs are counted from 1, and a scheduler steps at the end of each. All policies but "plateau" are
+closed forms of the epoch, so a run that starts late has the rates of an uninterrupted run.
 """
 
 import math
@@ -25,10 +24,7 @@ def step(epoch: int, opt: Any) -> float:
 
 
 def cosine(epoch: int, opt: Any) -> float:
-    """Down to 0 after n_epochs along half a cosine (SGDR without restarts, arXiv 1608.03983).
-
-    Epochs beyond n_epochs follow the cosine up again, as in torch's CosineAnnealingLR.
-    """
+    """Along a cosine (SGDR without restarts, arXiv 1608.03983) to 0 after n_epochs, then up."""
     if opt.n_epochs < 1:
         raise ValueError(f"n_epochs is {opt.n_epochs}; the cosine needs 1 or more")
     return (1 + math.cos(math.pi * (epoch - 1) / opt.n_epochs)) / 2
@@ -43,16 +39,12 @@ def get_scheduler(optimizer: Optimizer, opt: Any) -> LRScheduler | ReduceLROnPla
 
     `opt` also has n_epochs, n_epochs_decay or lr_decay_iters, as the policy needs. Call `step()` at
     the end of each epoch, for "plateau" `step(loss)` with the mean generator loss of the epoch.
-    The state dict holds no code and loads with weights_only.
-
-    Raises:
-        ValueError: no such lr_policy, or "cosine" with n_epochs, half a period, 0.
+    The state dict loads with weights_only. An unknown lr_policy raises ValueError.
     """
     factor = choose(LR_POLICIES, opt.lr_policy, "lr_policy")
     if factor is None:
         return ReduceLROnPlateau(optimizer, mode="min", factor=0.2, threshold=0.01, patience=5)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    # the constructor takes one step itself, from epoch_count - 2 to epoch_count - 1
-    last = opt.epoch_count - 2
+    last = opt.epoch_count - 2  # the constructor takes one step itself
     return LambdaLR(optimizer, lambda done: factor(done + 1, opt), last_epoch=last)

@@ -18,14 +18,12 @@ def size_problem(height: int, width: int, multiple: int = 1, minimum: int = 1) -
     return None
 
 
-def check_image_size(
-    x: Tensor, network: str, remedy: str, multiple: int = 1, minimum: int = 1
-) -> None:
-    """Raise ImageSizeError, which names `network` and `remedy`, if it cannot take (N, C, H, W)."""
+def check_image_size(x: Tensor, network: str, remedy: str, **limits: int) -> None:
+    """Raise ImageSizeError if (N, C, H, W) is not within the limits, those of `size_problem`."""
     if torch.jit.is_tracing():  # a size is part of the trace there
         return
     height, width = x.shape[-2:]
-    problem = size_problem(height, width, multiple, minimum)
+    problem = size_problem(height, width, **limits)
     if problem:
         raise ImageSizeError(
             f"an image of {height}x{width} (height x width) pixels does not fit the {network}, "

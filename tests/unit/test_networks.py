@@ -24,10 +24,9 @@ from models.networks import (
     define_G,
     get_norm_layer,
     init_weights,
-    normalizes_per_sample,
-    same_weights,
     size_problem,
 )
+from models.networks.norms import normalizes_per_sample, same_weights
 from util.errors import UserError
 
 STATE_DICTS = reference("state_dicts")

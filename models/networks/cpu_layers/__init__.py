@@ -1,7 +1,7 @@
 """Faster layers with the results of torch's own, swapped in and out of a network in place.
 
-They are for CPUs; their norms and channels_last serve a GPU too. Only classes of modules change:
-parameters, hooks and state-dict keys stay. Nothing else in the program knows of them.
+They are for CPUs; their norms and channels_last serve a GPU too. Only the classes of modules
+change: parameters, hooks and state-dict keys stay.
 """
 
 from typing import Any
@@ -32,8 +32,8 @@ class _ToChannelsLast(torch.autograd.Function):
 class _InChannelsLast(nn.Module):
     """What the next base class computes, in channels_last inside and contiguous outside.
 
-    Somebody's own layers around such a network may not be ready for another memory format (torch's
-    instance norm is not, see norms.py). Not in hooks: torch.compile compiles those by themselves.
+    Layers around it may not be ready for another memory format: torch's instance norm is not (see
+    norms.py). Not in hooks, which torch.compile compiles by themselves.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,17 +63,18 @@ def swap_in(net: nn.Module, device: torch.device, precision: str, training: bool
     """Let the networks of this program that are in `net` use the faster layers, in place.
 
     In training they compute in channels_last where that is faster and harmless: in half precision
-    (a name in `util.precision.PRECISIONS`), and in float32 on a CPU unless a norm layer there is
-    not exact in it (SyncBatchNorm, for one; so call this after `distributed.wrap`). Without
-    `training` the memory format stays, and so the last bit of each image.
+    (`util.precision.PRECISIONS`), and in float32 on a CPU unless another batch norm is in there (so
+    call this after `distributed.wrap`). In testing the memory format, and the last bit, stay.
     """
     swap_out(net)
     for part in list(net.modules()):
         if type(part) in IN_CHANNELS_LAST:
             for layer in part.modules():
                 layer.__class__ = _faster(layer)
+            norms = [layer for layer in part.modules() if isinstance(layer, _BatchNorm)]
+            exact = all(isinstance(norm, BatchNorm2d) for norm in norms)
             half = precision in ("bf16", "fp16") and device.type in ("cpu", "cuda")
-            if training and (half or (device.type == "cpu" and _is_exact_in_channels_last(part))):
+            if training and (half or (device.type == "cpu" and exact)):
                 part.__class__ = IN_CHANNELS_LAST[type(part)]
 
 
@@ -91,7 +92,3 @@ def _faster(layer: nn.Module) -> type[nn.Module]:
         key = (kind, layer.kernel_size, layer.stride, layer.padding)
         return CONVOLUTIONS.get(key, kind) if plain and not any(layer.output_padding) else kind
     return NORMS.get(kind, kind)
-
-
-def _is_exact_in_channels_last(net: nn.Module) -> bool:
-    return all(isinstance(m, BatchNorm2d) or not isinstance(m, _BatchNorm) for m in net.modules())

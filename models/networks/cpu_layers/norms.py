@@ -1,12 +1,9 @@
-"""Instance and batch norm, right and exact in both memory formats.
+"""Instance and batch norm, right and exact in both memory formats. On a CPU torch's are neither.
 
-torch's own are neither:
-
-- F.instance_norm returns wrong gradients for a batch of one image on a CPU when the gradient that
-  comes in is channels_last (torch 2.14: relative error 1.4; the output is right).
-- The kernels for channels_last on a CPU add up a channel in one running sum per thread: for 256x256
-  pixels the result is off by 5e-6, in the contiguous format by 6e-8. Here each row of an image is
-  summed by itself, by showing the same kernels an image whose channels are (row, channel).
+The gradients of F.instance_norm are wrong for one image when the gradient that comes in is
+channels_last (torch 2.14: relative error 1.4). And the kernels for channels_last add up a channel
+in one running sum per thread: for 256x256 pixels off by 5e-6, contiguous by 6e-8. Here each row
+has a sum of its own, by showing the same kernels an image whose channels are (row, channel).
 """
 
 from collections.abc import Callable
@@ -70,9 +67,7 @@ class Normalised(torch.autograd.Function):
     """Each channel of each image with mean 0 and variance 1, then `weight` times it + `bias`."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple:
         """(N, C, H, W) in channels_last to the same, and the means and variances (N, C, 1, 1)."""
         mean, variance = _by_image(_mean_and_variance, x)
         inverse = (variance + eps).rsqrt()

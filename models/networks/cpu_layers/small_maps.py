@@ -1,8 +1,7 @@
 """Convolutions of 4x4 pixels, stride 2 and padding 1 over feature maps of few pixels, for CPUs.
 
-In the middle of a U-Net a layer has more weights than its maps have numbers. torch's kernels for
-CPUs reorder the weights for each call, which takes longer than the work itself; a matrix product
-takes them as they are.
+In the middle of a U-Net a layer has more weights than its maps have numbers. torch's kernels
+reorder the weights in each call, which takes longer than the work; a matrix product does not.
 """
 
 import torch

@@ -87,10 +87,7 @@ class Winograd(torch.autograd.Function):
 
 
 def bands(x: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Some images of (N, H, W, C), rows of theirs, and the rows of an output that these make.
-
-    They have about `BAND` numbers once transformed: whole images, or a part of one.
-    """
+    """Images of (N, H, W, C), rows of them to make about `BAND` numbers, and the rows of output."""
     count, rows, columns, channels = x.shape
     down, across = rows // 2 - 1, columns // 2 - 1
     of_one = 16 * down * across * channels
@@ -107,12 +104,7 @@ def transformed_kernels(weight: Tensor) -> Tensor:
     return (GG @ weight.reshape(-1, 9).T).view(16, *weight.shape[:2])
 
 
-# The matrices along one dimension, the third: called twice, for the columns and for the rows.
-
-
-def resized(x: Tensor, size: int) -> Tensor:
-    """Room for a tensor that is `size` long in the third dimension, and like x in the others."""
-    return x.new_empty(*x.shape[:2], size, *x.shape[3:])
+# The matrices along the third dimension: called twice, for the columns and for the rows.
 
 
 def spread(x: Tensor) -> Tensor:
@@ -128,7 +120,7 @@ def spread(x: Tensor) -> Tensor:
 
 def spread_transposed(parts: Tensor) -> Tensor:
     """B; the second and third pixels of tiles are all pixels but the first and last."""
-    out = resized(parts[0], 2 * parts.shape[3] + 2)
+    out = parts.new_empty(*parts.shape[1:3], 2 * parts.shape[3] + 2, *parts.shape[4:])
     a, b, c, d = out.unfold(2, 4, 2).unbind(-1)
     torch.sub(parts[1], parts[2], out=b).add_(parts[3])
     torch.add(parts[1], parts[2], out=c).sub_(parts[0])
@@ -141,7 +133,7 @@ def spread_transposed(parts: Tensor) -> Tensor:
 def collect(parts: Tensor, out: Tensor | None = None) -> Tensor:
     """A' = [1 1 1 0; 0 1 -1 -1], two pixels of each tile; into `out` if given."""
     if out is None:
-        out = resized(parts[0], 2 * parts.shape[3])
+        out = parts.new_empty(*parts.shape[1:3], 2 * parts.shape[3], *parts.shape[4:])
     left, right = out.unflatten(2, (-1, 2)).unbind(3)
     torch.add(parts[1], parts[2], out=left).add_(parts[0])
     torch.sub(parts[1], parts[2], out=right).sub_(parts[3])
