@@ -21,7 +21,14 @@ from models.networks.generators import (
 )
 from models.networks.init import INITS, init_net, init_weights
 from models.networks.losses import GAN_MODES, GANLoss, cal_gradient_penalty
-from models.networks.norms import NORM_ALIASES, NORMS, canonical_norm, get_norm_layer
+from models.networks.norms import (
+    NORM_ALIASES,
+    NORMS,
+    canonical_norm,
+    get_norm_layer,
+    normalizes_per_sample,
+    same_weights,
+)
 from models.networks.schedulers import LR_POLICIES, get_scheduler
 from models.networks.sizes import check_image_size, size_problem
 from util.choices import choose
