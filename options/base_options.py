@@ -24,8 +24,9 @@ from util import devices, distributed
 from util.errors import UserError
 from util.precision import PRECISIONS
 
-NEEDS_DATA = """needs --dataroot, the folder of the dataset;
-python scripts/make_demo_dataset.py draws a small one in ./datasets/demo"""
+NEEDS_DATA = (
+    "needs --dataroot, the folder of the dataset; python scripts/make_demo_dataset.py draws one"
+)
 
 
 class BaseOptions:
@@ -53,7 +54,7 @@ class BaseOptions:
         self.parser.add_argument("-h", "--help", action="help", help="show this model's options")
 
         opt, self.given, wrong = self.parser.read(argv)
-        wrong = self.problems + wrong + ([] if opt.dataroot else [NEEDS_DATA])
+        wrong = self.problems + wrong + ([] if opt.dataroot or self.problems else [NEEDS_DATA])
         self.problems = []
         with self.collecting():
             self.finish(opt)

@@ -30,6 +30,19 @@ class Facts(NamedTuple):
     required: bool = False
 
 
+class Actions(dict):
+    """What makes an action, by its name or class, as argparse keeps it; passed through `wrap`."""
+
+    def __init__(self, actions: dict, wrap: Callable[..., argparse.Action]):
+        super().__init__(actions)
+        self.wrap = wrap
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The maker, or `default` as it is if it can make nothing."""
+        make = super().get(key, default)
+        return partial(self.wrap, make) if callable(make) else make
+
+
 class Parser(argparse.ArgumentParser):
     """ArgumentParser whose `add_argument`, in groups too, has more keywords; all may be left out.
 
@@ -43,8 +56,16 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         self._facts: dict[argparse.Action, Facts] = {}
         self._given: dict[argparse.Action, None] = {}  # in their order
-        for name, make in list(self._registries["action"].items()):  # groups share it
-            self.register("action", name, partial(self._make_action, make))
+        self._required_groups: list[argparse._MutuallyExclusiveGroup] = []
+        actions = self._registries["action"]  # groups share it
+        self._registries["action"] = Actions(actions, wrap=self._make_action)
+
+    def add_mutually_exclusive_group(self, **kwargs: Any) -> argparse._MutuallyExclusiveGroup:
+        """As in argparse; that one is required is seen when all are read."""
+        required = kwargs.pop("required", False)
+        group = super().add_mutually_exclusive_group(**kwargs)
+        self._required_groups += [group] * required
+        return group
 
     def _make_action(self, make: Callable[..., argparse.Action], **more: Any) -> argparse.Action:
         facts = Facts(**{key: more.pop(key) for key in Facts._fields if key in more})
@@ -83,9 +104,13 @@ class Parser(argparse.ArgumentParser):
             given = [a.option_strings[0] for a in self._given if a in group._group_actions]
             for name in given[1:]:
                 yield f"argument {name}: not allowed with argument {given[0]}"
+        for group in self._required_groups:
+            if not any(action in self._given for action in group._group_actions):
+                names = " or ".join(action.option_strings[0] for action in group._group_actions)
+                yield f"{names} is required"
         for action in self._actions:
-            if self._facts_of(action).required and action not in self._given:
-                yield f"--{action.dest} is required"
+            if self._facts[action].required and action not in self._given:
+                yield f"{action.option_strings[0]} is required"
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         self._given[action] = None  # argparse calls this for what the command line has
@@ -93,13 +118,10 @@ class Parser(argparse.ArgumentParser):
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         value = super()._get_value(action, arg_string)
-        reason = _why_not(value, self._facts_of(action))
+        reason = _why_not(value, self._facts[action])
         if reason:
-            self.error(f"--{action.dest} {value} is {reason}")
+            self.error(f"{action.option_strings[0]} {value} is {reason}")
         return value
-
-    def _facts_of(self, action: argparse.Action) -> Facts:
-        return self._facts.get(action, Facts())  # none if its class is a plug-in's own
 
     def _action(self, dest: str) -> argparse.Action | None:
         return next((action for action in self._actions if action.dest == dest), None)
@@ -107,19 +129,24 @@ class Parser(argparse.ArgumentParser):
     def on_resume(self, dest: str) -> str:
         """What becomes of an option when a run is continued; see the class."""
         action = self._action(dest)
-        return self._facts_of(action).on_resume if action else "keep"
+        return self._facts[action].on_resume if action else "keep"
 
     def accepts(self, dest: str, value: Any) -> bool:
         """Whether `value`, read from a file, is one that `dest` could have."""
         action = self._action(dest)
         parts = value if isinstance(value, list) else [value]
-        if action is None or any(_why_not(part, self._facts_of(action)) for part in parts):
+        if action is None or any(_why_not(part, self._facts[action]) for part in parts):
             return False
         if action.nargs not in (None, 0, "?"):
             kind = action.type or str
             return parts is value and all(type(part) is kind for part in parts)
-        kinds = {float: (int, float), type(None): (action.type or str,)}
-        fits = type(value) in kinds.get(type(action.default), (type(action.default),))
+        number = {int: (int,), float: (int, float)}.get(action.type)  # type: ignore[call-overload]
+        if number or type(action.default) is float:
+            fits = type(value) in (number or (int, float))
+        elif action.default is None:  # flags that count and the like; append
+            fits = type(value) in (str, list) if action.nargs != 0 else type(value) in (bool, int)
+        else:
+            fits = type(value) is type(action.default)
         return value == action.default or (fits and (not action.choices or value in action.choices))
 
     def flag(self, dest: str, value: Any) -> str:

@@ -1,3 +1,4 @@
+import argparse
 import json
 import shlex
 import sys
@@ -402,3 +403,34 @@ def test_saved_options_say_what_ran(trained):
     saved = json.loads((trained / "train_opt.json").read_text())
     assert (saved["ngf"], saved["lambda_L1"], saved["max_dataset_size"]) == (8, 100.0, "inf")
     assert "netG: unet_128" in (trained / "train_opt.txt").read_text()
+
+
+def test_what_a_plug_in_may_ask_of_argparse():
+    parser = Parser(add_help=False)
+    one = parser.add_mutually_exclusive_group(required=True)
+    one.add_argument("--left")
+    one.add_argument("--right")
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--switch", action=switch, required=True, on_resume="may change")
+    opt, given, problems = parser.read(["--left", "1", "--no-switch"])
+    assert (opt.left, opt.switch, problems) == ("1", False, []) and given == {"left", "switch"}
+    assert parser.on_resume("switch") == "may change"
+    wrong = "\n".join(parser.read([])[2])
+    assert "--left or --right" in wrong and "--switch" in wrong
+
+
+@pytest.mark.parametrize(
+    "value, how",
+    [
+        (2.5, dict(type=float, default=10)),
+        (3.5, dict(type=float, default="10")),
+        (["a", "b"], dict(action="append")),
+        (2, dict(action="count")),
+        (True, dict(action=argparse.BooleanOptionalAction)),
+        ("abc", dict(type=str.lower)),
+    ],
+)
+def test_what_an_option_was_given_is_a_value_that_it_accepts_when_a_run_is_continued(value, how):
+    parser = Parser(add_help=False)
+    parser.add_argument("--it", **how)
+    assert parser.accepts("it", value) and not parser.accepts("it", {"a": 1})

@@ -72,7 +72,8 @@ def load(path: Path, mmap: bool = False) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception:  # damaged bytes make torch's reader raise nearly anything
         raise UserError(
-            f"{path} is damaged, or holds more than tensors and plain data; save or copy it again"
+            f"{path} is damaged, or holds more than tensors and plain data, which is refused; save "
+            "or copy it again"
         ) from None
 
 
@@ -137,4 +138,5 @@ def what_is_missing(directory: Path, tag: str) -> str:
 def _what_is_there(directory: Path) -> str:
     found = sorted(path.name for path in directory.glob("*_net_*.pth"))
     shown = ", ".join(found[:8] + ["…"] * (len(found) > 8)) or "no weights at all"
-    return f"the folder has {shown}; choose with --epoch, --load_iter, --model_suffix or --name"
+    choose = "choose with --epoch, --load_iter, --model_suffix, --name or --checkpoints_dir"
+    return f"the folder has {shown}; {choose}"
