@@ -144,7 +144,8 @@ class Parser(argparse.ArgumentParser):
         if number or type(action.default) is float:
             fits = type(value) in (number or (int, float))
         elif action.default is None:  # flags that count and the like; append
-            fits = type(value) in (str, list) if action.nargs != 0 else type(value) in (bool, int)
+            kind = list if isinstance(action, argparse._AppendAction) else str
+            fits = type(value) in ((bool, int) if action.nargs == 0 else (kind,))
         else:
             fits = type(value) is type(action.default)
         return value == action.default or (fits and (not action.choices or value in action.choices))
