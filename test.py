@@ -19,8 +19,8 @@ from data.loader import Loader
 from models import create_model
 from models.base_model import BaseModel
 from models.inference.batching import image_batches
-from models.inference.half_precision import halve
-from options.test_options import TestOptions, one_by_one
+from models.inference.half_precision import to_half_precision
+from options.test_options import TestOptions, with_batch_size_1
 from util import checkpoint, distributed, rng
 from util.precision import PRECISIONS, configure
 from util.reports.results_page import Results
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     opt = TestOptions().parse(argv)
     configure(opt.device, opt.precision)
     rng.seed_everything(opt.seed)  # pix2pix keeps its dropout when testing
-    loader = create_dataset(one_by_one(opt))
+    loader = create_dataset(with_batch_size_1(opt))
     model = ready_model(opt)
     folder = results_folder(opt)
     save_options(opt, folder)
@@ -48,7 +48,7 @@ def ready_model(opt: Namespace) -> BaseModel:
     if opt.eval:
         model.eval()
     if dtype := PRECISIONS[opt.precision].dtype:
-        halve(model.named_networks().values(), dtype)
+        to_half_precision(model.named_networks().values(), dtype)
     return model
 
 

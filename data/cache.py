@@ -28,7 +28,7 @@ from util.errors import UserError
 from util.files import atomic_write, explain_write_errors
 
 REMEDY = "choose another --checkpoints_dir, or leave --cache ram out"
-ABANDONED = 3600  # seconds after which nobody writes on to an unfinished file
+STALE_AFTER = 3600  # seconds after which an unfinished file is left over
 File = tuple[ImageReader, str]  # and a path that it reads
 
 
@@ -100,7 +100,7 @@ def write(path: Path, digest: bytes, files: Sequence[File]) -> None:
     with explain_write_errors(path, REMEDY):
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(f"*{path.name}.*"):  # of runs that were killed
-            if time.time() - old.stat().st_mtime > ABANDONED:
+            if time.time() - old.stat().st_mtime > STALE_AFTER:
                 old.unlink(missing_ok=True)
         with atomic_write(own, durable=True) as file:
             write_images(file, files, path.parent)

@@ -24,7 +24,7 @@ from data.seeding import Failure, SeededDataset
 from util import distributed
 from util.errors import UserError
 
-WORTH_MENTIONING = 0.1  # of the time
+LEAST_SHARE_TO_MENTION = 0.1  # of the time
 
 
 class Loader:
@@ -89,7 +89,7 @@ class Loader:
 
     def waiting_advice(self, share: float) -> str | None:
         """What to try if training waited for data for much of the time; `share` is 0 to 1."""
-        if share < WORTH_MENTIONING:
+        if share < LEAST_SHARE_TO_MENTION:
             return None
         cores, remedies = share_of_cores(), []
         if any(reader.cached is None for reader, _ in self.dataset.to_cache()):

@@ -98,12 +98,12 @@ class BaseModel(ABC):
         weights_only = self.isTrain and opt.continue_train and opt.saved_run is None
         if not self.isTrain or weights_only:  # a training state has the weights, too
             self.load_networks(checkpoint.tag(opt))
-        for net in self._modules():  # losses, and networks that are not saved, as well
+        for net in self._all_modules():  # losses, and networks that are not saved, as well
             net.to(self.device)
         if self.isTrain:
             for name, net in self.named_networks().items():
                 setattr(self, f"net{name}", distributed.wrap(net, norm=opt.norm))
-        for net in self._modules():
+        for net in self._all_modules():
             cpu_layers.swap_in(net, self.device, opt.precision, training=self.isTrain)
         if self.isTrain:
             self._prepare_step(opt)
@@ -111,13 +111,13 @@ class BaseModel(ABC):
             self._compile(opt)
         self.print_networks(opt.verbose)
 
-    def _modules(self) -> list[nn.Module]:
-        """All there are, in lists and dicts as well, without their wrappers."""
+    def _all_modules(self) -> list[nn.Module]:
+        """Every nn.Module among the attributes, in lists and dicts too, without its wrapper."""
         return [thing for _, thing in stateful(self) if isinstance(thing, nn.Module)]
 
     def _prepare_step(self, opt: Namespace) -> None:
         if opt.checkpoint_activations:
-            for net in self._modules():
+            for net in self._all_modules():
                 checkpoint_activations(net)
         step.fuse(self.optimizers)
         if opt.accumulate > 1 or self.gradient_scaler.is_enabled():
@@ -137,7 +137,10 @@ class BaseModel(ABC):
         """One step of training as the options say; UserError if memory or an image forbids it."""
         if self._records_graphs:  # they may overwrite what the last step has made
             torch.compiler.cudagraph_mark_step_begin()
-        with step.shortage_explained(self.opt, batch), step.images_named(self.get_image_paths):
+        with (
+            step.explain_out_of_memory(self.opt, batch),
+            step.name_images_in_errors(self.get_image_paths),
+        ):
             if self.opt.accumulate > 1:
                 self._micro_batches = step.MicroBatches(self, batch)
             else:
@@ -148,7 +151,7 @@ class BaseModel(ABC):
         self._micro_batches = None
 
     def micro_batches(self) -> Iterable[int]:
-        """Numbers of the parts that --accumulate makes of the batch, each put into the model first.
+        """Put each part that --accumulate makes of the batch into the model in turn; its number.
 
         `optimizer.step()` comes after the loop; the losses are means over the images.
         """
@@ -183,7 +186,7 @@ class BaseModel(ABC):
         return {name: value for name, value in known.items() if value is not None}
 
     def _view(self, names: str, prefix: str) -> Mapping[str, Any]:
-        """The one place where names turn into objects."""
+        """The attributes `prefix` + name of the names in `names`, by name."""
         found = {name: getattr(self, prefix + name, None) for name in getattr(self, names)}
         for name, value in found.items():
             if value is None:
@@ -198,7 +201,7 @@ class BaseModel(ABC):
 
     def test(self) -> None:
         """Compute the output images and visuals, without gradients."""
-        with torch.no_grad(), step.images_named(self.get_image_paths):
+        with torch.no_grad(), step.name_images_in_errors(self.get_image_paths):
             with precision.autocast(self.device, self.opt.precision):
                 self.forward()
             self.compute_visuals()

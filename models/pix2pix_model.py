@@ -13,7 +13,7 @@ import torch
 
 from models import networks
 from models.base_model import BaseModel
-from models.networks.activation_checkpointing import statistics_left_alone
+from models.networks.activation_checkpointing import keep_running_stats
 from models.step import call_batched, check_discriminator, frozen
 from util.image_pool import ImagePool
 
@@ -86,7 +86,7 @@ class Pix2PixModel(BaseModel):
         self.optimizer_D.zero_grad()
         for _ in self.micro_batches():
             if again:
-                with torch.no_grad(), statistics_left_alone(self.netG):
+                with torch.no_grad(), keep_running_stats(self.netG):
                     self.forward()
             else:
                 self.forward()

@@ -184,7 +184,7 @@ def check_discriminator(opt: Namespace) -> Iterator[str]:
 
 
 @contextmanager
-def images_named(paths: Callable[[], Sequence[str]]) -> Iterator[None]:
+def name_images_in_errors(paths: Callable[[], Sequence[str]]) -> Iterator[None]:
     """Within this block an image that a network cannot take is named in the error."""
     try:
         yield
@@ -194,7 +194,7 @@ def images_named(paths: Callable[[], Sequence[str]]) -> Iterator[None]:
 
 
 @contextmanager
-def shortage_explained(opt: Namespace, batch: Batch) -> Iterator[None]:
+def explain_out_of_memory(opt: Namespace, batch: Batch) -> Iterator[None]:
     """Within this block running out of memory is a UserError that says what helps."""
     try:
         yield

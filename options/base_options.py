@@ -63,7 +63,7 @@ class BaseOptions:
         with self.collecting():
             device = devices.choose_device(opt.gpu_ids if "gpu_ids" in self.given else None)
             opt.device, opt.gpu_ids = device, [device.index] if device.type == "cuda" else []
-        wrong += not_told(self.problems, wrong)
+        wrong += without_consequences(self.problems, wrong)
         if wrong:
             distributed.print_error_once(f"{self.program}: error: " + "\n".join(wrong))
             raise SystemExit(2)
@@ -88,7 +88,7 @@ class BaseOptions:
             add_help=False,  # until the tree is complete
             conflict_handler="resolve",  # a plug-in's option wins over one of ours
         )
-        parser._optionals.title = "of this model and dataset"
+        parser._optionals.title = "options of this model and dataset"
         self.initialize(parser)
         models.get_option_setter(parser.read(argv)[0].model)(parser, self.isTrain)
         data.get_option_setter(parser.read(argv)[0].dataset_mode)(parser, self.isTrain)
@@ -132,7 +132,7 @@ class BaseOptions:
         launch("--name", default="experiment_name", help="name of the experiment and its folders")
         launch("--suffix", default="", help="appended to --name, e.g. {model}_size{load_size}")
         launch("--checkpoints_dir", default="./checkpoints", help="where experiments are saved")
-        launch("--gpu_ids", default="0", help="GPU, -1 for the CPU; not given, the best device")
+        launch("--gpu_ids", default="0", help="GPU, -1 for the CPU; best device if left out")
         launch("--epoch", default="latest", help="which epoch to load: a number or latest")
         launch("--load_iter", type=int, default=0, least=0, help="load iter_N instead, if over 0")
         add("--seed", type=int, default=0, least=0, most=2**63 - 1, help="seed of all randomness")
@@ -141,7 +141,7 @@ class BaseOptions:
         add("--compile", action="store_true", help="compile the networks: slow to start, then fast")
         may_change("--verbose", action="store_true", help="print the networks layer by layer")
         may_change("--use_wandb", action="store_true", help="log to Weights & Biases as well")
-        may_change("--wandb_project_name", default="CycleGAN-and-pix2pix", help="project there")
+        may_change("--wandb_project_name", default="CycleGAN-and-pix2pix", help="project at wandb")
         may_change("--display_winsize", type=int, default=256, least=1, help="image width in pages")
 
         model = parser.add_argument_group("model")
@@ -151,22 +151,22 @@ class BaseOptions:
         add("--input_nc", type=int, default=3, least=1, help="channels of the input: 3 RGB, 1 grey")
         add("--output_nc", type=int, default=3, least=1, help="output channels: 3 RGB, 1 grey")
         add("--ngf", type=int, default=64, least=1, help="channels of the generator's first layer")
-        add("--ndf", type=int, default=64, least=1, help="the same of the discriminator")
-        add("--netG", default="resnet_9blocks", choices=GENERATORS, help="generator")
+        add("--ndf", type=int, default=64, least=1, help="first layer of the discriminator")
+        add("--netG", default="resnet_9blocks", choices=GENERATORS, help="generator network")
         add("--netD", default="basic", choices=DISCRIMINATORS, help="discriminator; basic: 70x70")
         add("--n_layers_D", type=int, default=3, least=1, help="depth of --netD n_layers")
         add("--norm", type=canonical_norm, default="instance", choices=NORMS,
             help="norm layer; for batch norm on several GPUs syncbatch")
         add("--init_type", default="normal", choices=INITS, help="initialisation of the weights")
-        add("--init_gain", type=float, default=0.02, least=0, help="its standard deviation or gain")
+        add("--init_gain", type=float, default=0.02, least=0, help="gain of --init_type")
         either = model.add_mutually_exclusive_group().add_argument
-        either("--no_dropout", action="store_true", help="no dropout in the generator")
-        either("--dropout", dest="no_dropout", action="store_false", help="dropout in it")
+        either("--no_dropout", action="store_true", help="generator without dropout")
+        either("--dropout", dest="no_dropout", action="store_false", help="generator with dropout")
 
         add = parser.add_argument_group("data").add_argument
         add("--dataset_mode", type=lambda name: data.find_dataset_using_name(name) and name,
             default="unaligned", help=f"one of: {', '.join(data.dataset_modes())}")
-        add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="from which to which")
+        add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="which domain is the input")
         add("--serial_batches", action="store_true", help="take the images in order, unshuffled")
         add("--num_threads", type=int, least=0, on_resume="not restored",
             help="processes that load images; not given, as many as there are cores, 8 at most")
@@ -177,12 +177,12 @@ class BaseOptions:
         add("--crop_size", type=int, default=256, least=1, help="then crop to this size")
         add("--max_dataset_size", type=count_or_inf, default=math.inf, least=1, most=math.inf,
             help="use at most this many images of the dataset")
-        add("--preprocess", default="resize_and_crop", choices=PREPROCESS, help="scaling, cropping")
+        add("--preprocess", default="resize_and_crop", choices=PREPROCESS, help="scale and crop")
         add("--no_flip", action="store_true", help="do not mirror images at random")
         # fmt: on
 
 
-def not_told(more: Sequence[str], told: Sequence[str]) -> list[str]:
+def without_consequences(more: Sequence[str], told: Sequence[str]) -> list[str]:
     """The new ones of `more` problems: a wrong value, told already, leads to others."""
     flags = {found[1] for problem in told if (found := re.match(r"(?:argument )?(--\w+)", problem))}
     return [p for p in dict.fromkeys(more) if not flags.intersection(re.findall(r"--\w+", p))]

@@ -21,7 +21,7 @@ OLD_NAMES = {  # those of the original in 2017 and 2018, which tutorials still h
 ON_RESUME = ("keep", "may change", "not restored")
 
 
-class Facts(NamedTuple):
+class OptionFacts(NamedTuple):
     """What stands beside an option in its `add_argument`; see `Parser`."""
 
     least: float | None = None
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._facts: dict[argparse.Action, Facts] = {}
+        self._facts: dict[argparse.Action, OptionFacts] = {}
         self._given: dict[argparse.Action, None] = {}  # in their order
         self._required_groups: list[argparse._MutuallyExclusiveGroup] = []
         actions = self._registries["action"]  # groups share it
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         return group
 
     def _make_action(self, make: Callable[..., argparse.Action], **more: Any) -> argparse.Action:
-        facts = Facts(**{key: more.pop(key) for key in Facts._fields if key in more})
+        facts = OptionFacts(**{key: more.pop(key) for key in OptionFacts._fields if key in more})
         if facts.on_resume not in ON_RESUME:
             raise ValueError(f"on_resume={facts.on_resume!r} is none of {ON_RESUME}")
         action = make(**more)
@@ -118,7 +118,7 @@ class Parser(argparse.ArgumentParser):
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         value = super()._get_value(action, arg_string)
-        reason = _why_not(value, self._facts[action])
+        reason = range_error(value, self._facts[action])
         if reason:
             self.error(f"{action.option_strings[0]} {value} is {reason}")
         return value
@@ -135,7 +135,7 @@ class Parser(argparse.ArgumentParser):
         """Whether `value`, read from a file, is one that `dest` could have."""
         action = self._action(dest)
         parts = value if isinstance(value, list) else [value]
-        if action is None or any(_why_not(part, self._facts[action]) for part in parts):
+        if action is None or any(range_error(part, self._facts[action]) for part in parts):
             return False
         if action.nargs not in (None, 0, "?"):
             kind = action.type or str
@@ -177,7 +177,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action) if shown else action.help
 
 
-def _why_not(number: Any, facts: Facts) -> str | None:
+def range_error(number: Any, facts: OptionFacts) -> str | None:
     """What is wrong with a number that an option cannot be; None if it can, or is no number."""
     if not isinstance(number, (int, float)):
         return None

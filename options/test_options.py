@@ -76,6 +76,6 @@ class TestOptions(BaseOptions):
             )
 
 
-def one_by_one(opt: argparse.Namespace) -> argparse.Namespace:
+def with_batch_size_1(opt: argparse.Namespace) -> argparse.Namespace:
     """The options of a loader that yields single images: they make batches by their sizes later."""
     return argparse.Namespace(**{**vars(opt), "batch_size": 1})

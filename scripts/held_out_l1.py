@@ -20,7 +20,7 @@ from data import create_dataset, find_dataset_using_name  # noqa: E402
 from data.unaligned_dataset import UnalignedDataset  # noqa: E402
 from models import create_model  # noqa: E402
 from options.parser import Parser  # noqa: E402
-from options.test_options import TestOptions, one_by_one  # noqa: E402
+from options.test_options import TestOptions, with_batch_size_1  # noqa: E402
 from util import distributed, rng  # noqa: E402
 from util.errors import UserError  # noqa: E402
 
@@ -97,7 +97,7 @@ def targets(opt: argparse.Namespace) -> Iterator[Tensor]:
 
 def batches(opt: argparse.Namespace) -> Iterator[dict]:
     """The first --num_test samples, one by one: the loader's batches are of size 1 in testing."""
-    loader = create_dataset(one_by_one(opt))
+    loader = create_dataset(with_batch_size_1(opt))
     return itertools.islice(loader, int(min(len(loader), opt.num_test)))
 
 

@@ -16,17 +16,17 @@ TINY += ["--netG", "resnet_6blocks", "--num_threads", "0", "--print_freq", "1"]
 TWO_EPOCHS = ["--n_epochs", "1", "--n_epochs_decay", "1"]
 
 
-def picture(seed, width=32, height=32):
+def draw_image(seed, width=32, height=32):
     """A smooth picture, different for every seed."""
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / (3 + c) + seed) * np.cos(y / (5 - c) - seed) for c in range(3)]
     return Image.fromarray(((np.stack(waves, -1) + 1) * 127.5).astype(np.uint8))
 
 
-def write_pictures(folder, count, width=32, height=32):
+def write_images(folder, count, width=32, height=32):
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
-        picture(i + sum(folder.name.encode()) % 97, width, height).save(folder / f"{i + 1}.png")
+        draw_image(i + sum(folder.name.encode()) % 97, width, height).save(folder / f"{i + 1}.png")
 
 
 def pytest_collection_modifyitems(items):
@@ -39,8 +39,8 @@ def pytest_collection_modifyitems(items):
 def aligned(tmp_path):
     """Side-by-side pairs: 5 to train, 2 to test."""
     root = tmp_path / "aligned"
-    write_pictures(root / "train", 5, width=64)
-    write_pictures(root / "test", 2, width=64)
+    write_images(root / "train", 5, width=64)
+    write_images(root / "test", 2, width=64)
     return root
 
 
@@ -49,7 +49,7 @@ def unaligned(tmp_path):
     """Two folders: 5 and 3 to train, 2 and 2 to test."""
     root = tmp_path / "unaligned"
     for part, count in {"trainA": 5, "trainB": 3, "testA": 2, "testB": 2}.items():
-        write_pictures(root / part, count)
+        write_images(root / part, count)
     return root
 
 

@@ -13,7 +13,7 @@ from models.inference.batching import normalize_per_image, unsupported_modules
 MANY_PIXELS = 1024  # from here on group norm is the faster one
 
 
-def halve(nets: Iterable[nn.Module], dtype: torch.dtype) -> None:
+def to_half_precision(nets: Iterable[nn.Module], dtype: torch.dtype) -> None:
     """Let networks compute in `dtype`, in place; norm layers keep float32 weights and statistics.
 
     Autocast casts all weights for every batch; a network with unknown parts is left to it.

@@ -45,7 +45,7 @@ def _run(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 
 def _recomputed(stage: nn.Module, x: Tensor) -> Tensor:
-    contexts = nullcontext(), statistics_left_alone(stage)  # of the first and second forward pass
+    contexts = nullcontext(), keep_running_stats(stage)  # of the first and second forward pass
     return checkpoint(stage, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
@@ -63,7 +63,7 @@ def _stages(layers: Iterable[nn.Module]) -> list[nn.Sequential]:
 
 
 @contextmanager
-def statistics_left_alone(net: nn.Module) -> Iterator[None]:
+def keep_running_stats(net: nn.Module) -> Iterator[None]:
     """Within this block batch norms compute as always, but keep their running statistics."""
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
     buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]

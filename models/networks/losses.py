@@ -73,8 +73,8 @@ def cal_gradient_penalty(
     points = points.detach().requires_grad_(True)
     (gradients,) = torch.autograd.grad(eagerly(netD, points).sum(), points, create_graph=True)
     gradients = _at_least_float32(gradients).reshape(len(points), -1)
-    slopes = torch.linalg.vector_norm(gradients, dim=1)
-    return lambda_gp * ((slopes - constant) ** 2).mean(), gradients
+    norms = torch.linalg.vector_norm(gradients, dim=1)
+    return lambda_gp * ((norms - constant) ** 2).mean(), gradients
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -1,4 +1,10 @@
-"""The norm layers, from one table."""
+"""The norm layers, from one table; each is made by `get_norm_layer(name)(number of channels)`.
+
+Which one a generator gets: --norm, by default that of the model (options/, a model's
+`modify_commandline_options`); on several ranks batch becomes syncbatch (util/distributed/ddp.py);
+testing takes what training saved. `build_G` hands it to `define_G`. On a CPU
+`cpu_layers` swaps faster layers in afterwards.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +31,7 @@ def canonical_norm(norm_type: str) -> str:
 
 
 def get_norm_layer(norm_type: str = "instance") -> MakeNorm:
-    """What makes the norm layer for a number of channels; ValueError if there is no such norm."""
+    """The constructor of a norm layer, called with the channels; ValueError if there is none."""
     return choose(NORMS, canonical_norm(norm_type), "norm")
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from conftest import TINY, TWO_EPOCHS, write_pictures
+from conftest import TINY, TWO_EPOCHS, write_images
 from jobs import IN_PROC, WITH_PLUG_IN, job
 from torchrun import ROOT, torchrun
 
@@ -20,13 +20,13 @@ TORCHRUNS_OWN = 1  # it prints a traceback of itself when a rank has failed
 
 
 def pairs(folder, count):
-    write_pictures(folder / "train", count, width=64)
+    write_images(folder / "train", count, width=64)
     return folder
 
 
 def sets(folder, count_A, count_B):
-    write_pictures(folder / "trainA", count_A)
-    write_pictures(folder / "trainB", count_B)
+    write_images(folder / "trainA", count_A)
+    write_images(folder / "trainB", count_B)
     return folder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, write_pictures
+from conftest import TINY, write_images
 from torchrun import train_runs
 
 # 16 images in batches of 4, 5 epochs: 20 steps
@@ -26,9 +26,9 @@ CASES = {
 def runs(tmp_path_factory):
     """A folder in which every case was trained on 1, 2 and 4 ranks, and first gradients saved."""
     folder = tmp_path_factory.mktemp("runs")
-    write_pictures(folder / "data" / "train", 16, width=64)
-    write_pictures(folder / "data" / "trainA", 16)
-    write_pictures(folder / "data" / "trainB", 11)
+    write_images(folder / "data" / "train", 16, width=64)
+    write_images(folder / "data" / "trainA", 16)
+    write_images(folder / "data" / "trainB", 11)
     before = Path.cwd()
     os.chdir(folder)
     for ranks in (1, 2, 4):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, write_pictures
+from conftest import TINY, write_images
 from jobs import IN_PROC, WITH_PLUG_IN, job
 from same import assert_same_run
 from torchrun import ROOT, torchrun
@@ -26,7 +26,7 @@ SLOW = ["--netG", "resnet_9blocks", "--ngf", "8"]  # or it would be over before 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    write_pictures(folder / "train", 12, width=64)
+    write_images(folder / "train", 12, width=64)
     return folder
 
 

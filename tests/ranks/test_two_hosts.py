@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import pytest
 import torch
-from conftest import TINY, write_pictures
+from conftest import TINY, write_images
 from torchrun import ROOT, TRAIN_RUNS, launcher
 
 ADDRESSES = {"alpha": "10.79.0.1", "beta": "10.79.0.2"}
@@ -72,7 +72,7 @@ def folders(tmp_path_factory):
     """The disks of the two machines and of the one that they are compared with."""
     root = tmp_path_factory.mktemp("machines")
     for name in (*ADDRESSES, "local"):
-        write_pictures(root / name / "data" / "train", 8, width=64)
+        write_images(root / name / "data" / "train", 8, width=64)
     return root
 
 
@@ -206,7 +206,7 @@ def executable(path, text):
 
 def test_the_slurm_script_starts_one_job_on_all_machines(machines, tmp_path):
     data, out, programs = tmp_path / "data", tmp_path / "checkpoints", tmp_path / "bin"
-    write_pictures(data / "train", 4, width=64)
+    write_images(data / "train", 4, width=64)
     programs.mkdir()
     enter = {m.name: " ".join(f"'{word}'" for word in m.enter) for m in machines}
     executable(programs / "srun", SRUN.format(**enter))

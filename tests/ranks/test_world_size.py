@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from conftest import TINY, write_pictures
+from conftest import TINY, write_images
 from test_parity import difference
 from torchrun import train_runs
 
@@ -22,9 +22,9 @@ CASES = {
 def printed(tmp_path_factory):
     """Each case as a whole on 1 rank, and in parts on 1, 3 and 2; what each job printed."""
     folder = tmp_path_factory.mktemp("runs")
-    write_pictures(folder / "data" / "train", 18, width=64)
-    write_pictures(folder / "data" / "trainA", 18)
-    write_pictures(folder / "data" / "trainB", 11)
+    write_images(folder / "data" / "train", 18, width=64)
+    write_images(folder / "data" / "trainA", 18)
+    write_images(folder / "data" / "trainB", 11)
     before = os.getcwd()
     os.chdir(folder)
     first, second, third = [], [], []

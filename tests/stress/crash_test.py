@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from conftest import write_pictures  # noqa: E402
+from conftest import write_images  # noqa: E402
 from jobs import IN_PROC, stat  # noqa: E402
 from same import assert_same_run  # noqa: E402
 
@@ -79,9 +79,9 @@ def test_a_killed_and_continued_run_is_the_run_that_nobody_killed(case, ranks, h
 
 def crash(case: str, ranks: int, kills: int, dice: random.Random) -> tuple:
     """One case: the row of the table."""
-    write_pictures(Path("data/train"), IMAGES, width=72, height=36)
-    write_pictures(Path("data/trainA"), IMAGES, 36, 36)
-    write_pictures(Path("data/trainB"), 11, 36, 36)
+    write_images(Path("data/train"), IMAGES, width=72, height=36)
+    write_images(Path("data/trainA"), IMAGES, 36, 36)
+    write_images(Path("data/trainB"), 11, 36, 36)
     whole, broken = (f"{case}_{ranks}_{kind}" for kind in ("whole", "broken"))
     command(case, ranks, whole).wait(PATIENCE)
     inside = 0

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import fuzz_inputs as inputs
 import torch
-from conftest import picture
+from conftest import draw_image
 
 from data.image_io import load_image
 from models import networks
@@ -204,7 +204,7 @@ def parse_test_options(folder: Path) -> None:
 @cache
 def images() -> list[bytes]:
     made = []
-    small = picture(3, 19, 13)
+    small = draw_image(3, 19, 13)
     for kind, how in FORMATS:
         file = io.BytesIO()
         mode = how.pop("mode", None) if (how := dict(how)) else None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, write_pictures
+from conftest import TINY, write_images
 from jobs import WITHOUT_CAPABILITIES
 from same import difference
 from torchrun import ROOT
@@ -341,7 +341,7 @@ def test_a_quota(here):
 
 
 def command(tmp_path, *more):
-    write_pictures(tmp_path / "train", 3, width=64)
+    write_images(tmp_path / "train", 3, width=64)
     more = ["--no_html", "--num_threads", "0", *more]
     return ["--dataroot", str(tmp_path), "--name", "n", "--model", "template", *TINY, *more]
 

@@ -22,7 +22,7 @@ import fuzz_readers
 import numpy as np
 import pytest
 import torch
-from conftest import picture, write_pictures
+from conftest import draw_image, write_images
 from fuzz_readers import READERS, check, small_net
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -187,7 +187,7 @@ def huge(path):
 
 def postscript(path):
     with open(path, "wb") as file:
-        picture(1).save(file, "EPS")
+        draw_image(1).save(file, "EPS")
 
 
 IMAGES = {
@@ -218,7 +218,7 @@ def test_16_bits_are_scaled_exactly(tmp_path, monkeypatch):
 
 
 def test_links_to_themselves_and_deep_folders_are_walked(tmp_path, monkeypatch):
-    write_pictures(tmp_path / "set", 1)
+    write_images(tmp_path / "set", 1)
     os.symlink("loop", tmp_path / "set" / "loop")
     os.symlink("loop.png", tmp_path / "set" / "loop.png")
     monkeypatch.chdir(tmp_path / "set")
@@ -471,9 +471,9 @@ def test_a_name_stays_a_text_in_the_pages(kind, tmp_path, caplog):
 
 def test_a_folder_of_hostile_names_is_tested_from_end_to_end(here, capsys):
     """Results inside their folder, one file for each image."""
-    write_pictures(here / "set", 1)
+    write_images(here / "set", 1)
     for i, kind in enumerate(NAMES):
-        picture(i).save(here / "set" / "new.png")
+        draw_image(i).save(here / "set" / "new.png")
         (here / "set/new.png").rename(here / "set" / f"{NAMES[kind]}.png")
     (here / "set/1.png").rename(here / "set" / "<script>alert(1)<b>'\"&..%2e%2e%2f.png")
     argv = ["--dataroot", "set", "--name", "n", "--gpu_ids", "-1", "--ngf", "4", "--netG"]

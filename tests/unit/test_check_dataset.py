@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import picture, write_pictures
+from conftest import draw_image, write_images
 from PIL import Image
 
 from data import image_io
@@ -47,7 +47,7 @@ def assert_only(lines, *parts):
 @pytest.fixture
 def photos(tmp_path):
     """Images for --dataset_mode single."""
-    write_pictures(tmp_path / "photos", 3)
+    write_images(tmp_path / "photos", 3)
     return tmp_path / "photos"
 
 
@@ -60,7 +60,7 @@ def folders(tmp_path):
             (root / f"{part}{side}").mkdir(parents=True)
             for i in range(count):
                 seed = first + i + (30 if side == "B" else 0)
-                picture(seed).save(root / f"{part}{side}" / f"{i + 1}.png")
+                draw_image(seed).save(root / f"{part}{side}" / f"{i + 1}.png")
     return root
 
 
@@ -70,7 +70,7 @@ def aligned(tmp_path):
     for i in range(5):
         path = tmp_path / "side" / ("train" if i < 3 else "test") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(i, width=64).save(path)
+        draw_image(i, width=64).save(path)
     return tmp_path / "side"
 
 
@@ -90,7 +90,7 @@ def test_a_good_dataset_has_a_summary_and_no_problems(folders, photos, aligned, 
 
 
 def test_the_summary_says_sizes_before_and_after(folders, capsys):
-    picture(90, 40, 36).save(folders / "trainB" / "4.png")
+    draw_image(90, 40, 36).save(folders / "trainB" / "4.png")
     check_dataset.main(["--dataroot", str(folders), "--dataset_mode", "unaligned", *HERE])
     train, test, _ = capsys.readouterr().out.splitlines()
     assert train.startswith("train: 4 samples, images of 32x32 to 40x36;")
@@ -161,11 +161,11 @@ def numbers(kind, *values):
 @pytest.mark.parametrize(
     ("image", "name", "problem"),
     [
-        (opaque(picture(5)), "x.png", None),
-        (opaque(picture(5), 99), "x.png", "transparent"),
-        (picture(5).convert("P"), "x.png", None),
-        (picture(5).convert("L"), "x.png", None),
-        (picture(5).convert("CMYK"), "x.jpg", "CMYK"),
+        (opaque(draw_image(5)), "x.png", None),
+        (opaque(draw_image(5), 99), "x.png", "transparent"),
+        (draw_image(5).convert("P"), "x.png", None),
+        (draw_image(5).convert("L"), "x.png", None),
+        (draw_image(5).convert("CMYK"), "x.jpg", "CMYK"),
         (numbers(np.uint16, 60000), "x.png", None),
         (numbers(np.uint16, 4095), "x.png", "16-bit, nearly black"),
         (numbers(np.int32, 200), "x.tif", None),
@@ -190,7 +190,7 @@ def test_a_signed_16_bit_tiff_is_called_what_it_is(photos, capsys):
 
 
 def test_a_palette_with_a_transparent_colour(photos, capsys):
-    picture(5).quantize(16).save(photos / "x.png", transparency=0)  # index 0 is in use
+    draw_image(5).quantize(16).save(photos / "x.png", transparency=0)  # index 0 is in use
     assert_only(run(capsys, photos, "single")[1], "transparent")
 
 
@@ -198,12 +198,12 @@ def test_a_palette_with_a_transparent_colour(photos, capsys):
 
 
 def test_names_without_a_partner(folders, capsys):
-    picture(90).save(folders / "testA" / "only_a.png")
-    picture(92).save(folders / "testB" / "only_b.png")
+    draw_image(90).save(folders / "testA" / "only_a.png")
+    draw_image(92).save(folders / "testB" / "only_b.png")
     status, problems, _, _ = run(capsys, folders, "aligned")
     assert status == 1
     assert_only(problems, "--phase test is not read", "only_a", "only_b", "partner")
-    picture(93).save(folders / "trainB" / "1.jpg")
+    draw_image(93).save(folders / "trainB" / "1.jpg")
     status, problems, _, _ = run(capsys, folders, "aligned")
     assert status == 1 and len(problems) == 2
     assert "1.jpg" in problems[1] and "1.png" in problems[1] and "rename" in problems[1]
@@ -212,7 +212,7 @@ def test_names_without_a_partner(folders, capsys):
 
 @pytest.mark.parametrize("mode", ["aligned", "unaligned"])
 def test_a_folder_without_its_twin_or_without_images(folders, capsys, mode):
-    write_pictures(folders / "valA", 1)
+    write_images(folders / "valA", 1)
     for path in (folders / "testB").iterdir():
         path.unlink()
     status, problems, _, _ = run(capsys, folders, mode)
@@ -222,7 +222,7 @@ def test_a_folder_without_its_twin_or_without_images(folders, capsys, mode):
 
 
 def test_pairs_of_two_sizes(folders, capsys):
-    picture(90, 40, 32).save(folders / "trainB" / "2.png")
+    draw_image(90, 40, 32).save(folders / "trainB" / "2.png")
     status, problems, notes, _ = run(capsys, folders, "aligned")
     assert status == 0 and problems == []
     assert_only(notes, "trainA/2.png is 32x32", "trainB/2.png is 40x32")
@@ -232,8 +232,8 @@ def test_pairs_of_two_sizes(folders, capsys):
 
 
 def test_odd_width_of_side_by_side_images(aligned, capsys):
-    picture(90, 63, 32).save(aligned / "train" / "odd.png")
-    picture(91, 1, 32).save(aligned / "train" / "one.png")
+    draw_image(90, 63, 32).save(aligned / "train" / "odd.png")
+    draw_image(91, 1, 32).save(aligned / "train" / "one.png")
     _, problems, _, _ = run(capsys, aligned, "aligned")
     assert len(problems) == 2
     assert "train/odd.png: odd width 63" in problems[0] and "too narrow" in problems[1]
@@ -259,7 +259,7 @@ def test_odd_width_of_side_by_side_images(aligned, capsys):
 )  # fmt: skip
 def test_sizes_that_the_options_cannot_use(tmp_path, capsys, size, options, problem):
     (tmp_path / "train").mkdir()
-    picture(1, 2 * size[0], size[1]).save(tmp_path / "train" / "x.png")
+    draw_image(1, 2 * size[0], size[1]).save(tmp_path / "train" / "x.png")
     status, problems, _, _ = run(capsys, tmp_path, "aligned", *options)
     assert status == (problem is not None)
     assert bool(problem) == any("train/x.png" in line and problem in line for line in problems)
@@ -268,13 +268,13 @@ def test_sizes_that_the_options_cannot_use(tmp_path, capsys, size, options, prob
 def test_test_images_meet_no_discriminator(folders, capsys):
     options = [*NONE, "--crop_size", "8", "--load_size", "8"]
     for side in "AB":
-        picture(80 + ord(side), 8, 8).save(folders / f"test{side}" / "small.png")
+        draw_image(80 + ord(side), 8, 8).save(folders / f"test{side}" / "small.png")
     assert run(capsys, folders, "unaligned", *options)[0] == 0
     assert run(capsys, folders, "unaligned", "--phase", "test", *options)[0] == 1
 
 
 def test_sizes_that_differ_in_a_batch(folders, capsys):
-    picture(90, 48, 32).save(folders / "trainB" / "2.png")
+    draw_image(90, 48, 32).save(folders / "trainB" / "2.png")
     assert run(capsys, folders, "unaligned", *NONE, "--serial_batches")[0] == 0
     batch = ["--batch_size", "2", "--serial_batches"]
     status, problems, _, _ = run(capsys, folders, "unaligned", *NONE, *batch)
@@ -325,7 +325,7 @@ def template(capsys, root, *more):
 def test_a_plug_in_is_read_through_itself(aligned, capsys, monkeypatch):
     (aligned / "train" / "1.png").write_text("no image")
     (aligned / "test" / "leak.png").write_bytes((aligned / "train" / "2.png").read_bytes())
-    picture(9).convert("CMYK").save(aligned / "train" / "9.jpg")
+    draw_image(9).convert("CMYK").save(aligned / "train" / "9.jpg")
     for _ in range(2):
         status, problems, _, _ = template(capsys, aligned)
         assert status == 1 and len(problems) == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_pictures
+from conftest import write_images
 from PIL import Image
 from torch import nn
 
@@ -66,7 +66,7 @@ def plain_images(net, files, size):
 
 
 def test_the_default_writes_the_images_of_a_plain_loop(here, tmp_path):
-    write_pictures(tmp_path / "set", 3)
+    write_images(tmp_path / "set", 3)
     net = checkpoint()
     argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "4", "--no_dropout"]
     written = run(tmp_path / "set", "r", *argv, "--crop_size", "32")
@@ -76,7 +76,7 @@ def test_the_default_writes_the_images_of_a_plain_loop(here, tmp_path):
 
 
 def test_the_dropout_of_pix2pix_is_drawn_as_by_a_plain_loop(here, tmp_path):
-    write_pictures(tmp_path / "d" / "test", 5, width=256, height=128)
+    write_images(tmp_path / "d" / "test", 5, width=256, height=128)
     net = checkpoint("unet_128", "batch", 2, dropout=True)
     argv = ["--model", "pix2pix", *SMALL_UNET, "--seed", "3"]
     alone = run(tmp_path / "d", "alone", *argv)
@@ -97,7 +97,7 @@ def test_the_dropout_of_pix2pix_is_drawn_as_by_a_plain_loop(here, tmp_path):
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 @pytest.mark.parametrize("more", [["--no_dropout"], ["--dropout", "--eval"]])
 def test_a_batch_changes_no_image(norm, more, here, tmp_path):
-    write_pictures(tmp_path / "set", 7)
+    write_images(tmp_path / "set", 7)
     checkpoint(norm=norm, dropout="--dropout" in more)
     argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "4", "--crop_size", "32"]
     argv += ["--norm", norm, *more]
@@ -107,7 +107,7 @@ def test_a_batch_changes_no_image(norm, more, here, tmp_path):
 
 
 def test_dropout_of_a_batch_is_other_noise_and_that_is_said(here, tmp_path, monkeypatch, capsys):
-    write_pictures(tmp_path / "d" / "test", 5, width=256, height=128)
+    write_images(tmp_path / "d" / "test", 5, width=256, height=128)
     checkpoint("unet_128", "batch", 2, dropout=True)
     argv = ["--model", "pix2pix", *SMALL_UNET]
     alone = run(tmp_path / "d", "alone", *argv)
@@ -124,7 +124,7 @@ def test_dropout_of_a_batch_is_other_noise_and_that_is_said(here, tmp_path, monk
 
 def test_sizes_that_differ_go_in_batches_of_their_own_in_order(here, tmp_path, monkeypatch):
     for number, width in enumerate((32, 32, 32, 48, 32, 48, 48)):
-        write_pictures(tmp_path / f"part{number}", 1, width=width)
+        write_images(tmp_path / f"part{number}", 1, width=width)
         (tmp_path / "set").mkdir(exist_ok=True)
         (tmp_path / f"part{number}" / "1.png").rename(tmp_path / "set" / f"{number}.png")
     checkpoint()
@@ -178,7 +178,7 @@ def test_a_model_that_may_look_at_a_whole_batch_stays_at_one(here, tmp_path, mon
 
     (tmp_path / "looking_model.py").write_text(PLUG_IN)
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
-    write_pictures(tmp_path / "set", 3)
+    write_images(tmp_path / "set", 3)
     checkpoint()
     argv = ["--model", "looking", "--netG", "resnet_6blocks", "--ngf", "4", "--no_dropout"]
     try:
@@ -239,7 +239,7 @@ def mean_difference(some, others):
 
 
 def test_bfloat16_shows_nearly_the_images_of_float32(here, tmp_path, capsys):
-    write_pictures(tmp_path / "d" / "test", 5, width=256, height=128)
+    write_images(tmp_path / "d" / "test", 5, width=256, height=128)
     checkpoint("unet_128", "batch", 2)
     argv = ["--model", "pix2pix", *SMALL_UNET, "--no_dropout"]
     exact = run(tmp_path / "d", "exact", *argv)
@@ -327,7 +327,7 @@ def test_a_writer_waits_rather_than_pile_up_images(tmp_path, monkeypatch):
 
 
 def test_an_image_that_cannot_be_written_is_one_message_and_no_page(here, tmp_path, monkeypatch):
-    write_pictures(tmp_path / "set", 40)
+    write_images(tmp_path / "set", 40)
     checkpoint()
 
     def full(image, path, ratio):
@@ -379,7 +379,7 @@ def test_memory_does_not_grow_with_the_number_of_images(batch_size, here, tmp_pa
     argv += ["--crop_size", "32", "--batch_size", batch_size]
     for count in (24, 96):
         folder = tmp_path / f"set{count}"
-        write_pictures(folder, count)
+        write_images(folder, count)
         (folder / "9.png").rename(folder / "last.png")
         run(folder, f"r{count}", *argv)
     few, many = held
@@ -388,7 +388,7 @@ def test_memory_does_not_grow_with_the_number_of_images(batch_size, here, tmp_pa
 
 
 def test_workers_change_nothing_and_the_batch_size_is_saved(here, tmp_path):
-    write_pictures(tmp_path / "set", 5)
+    write_images(tmp_path / "set", 5)
     checkpoint()
     argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "4", "--crop_size", "32"]
     some = run(tmp_path / "set", "a", *argv, "--no_dropout", "--batch_size", "2")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, write_pictures
+from conftest import TINY, write_images
 from jobs import WITH_PLUG_IN
 from torchrun import ranks, torchrun
 
@@ -73,7 +73,7 @@ def sick(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    write_pictures(tmp_path / "data" / "train", 4, width=64)
+    write_images(tmp_path / "data" / "train", 4, width=64)
     return tmp_path / "data"
 
 
@@ -119,7 +119,7 @@ def test_a_bad_loss_stops_the_run(way, print_freq, sick, data, here, capsys):
 
 
 def test_all_images_of_a_small_batch_are_named_and_few_of_a_large_one(sick, data, here, capsys):
-    write_pictures(data / "train", 6, width=64)
+    write_images(data / "train", 6, width=64)
     sick("tensor", at=2)
     error = failure(command(data, "--batch_size", "3"), capsys)
     assert f"in the batch of {', '.join(f'{data}/train/{i}.png' for i in (4, 5, 6))}." in error

@@ -45,8 +45,8 @@ def test_loss_of_one_logit(gan_mode, logit, real, expected):
 @pytest.mark.parametrize("real", [True, False])
 def test_loss_is_the_mean_over_patches(gan_mode, real):
     criterion, logits = GANLoss(gan_mode).double(), formula_image(2, 1, 3, 5)
-    one_by_one = [criterion(logit, real) for logit in logits.flatten()]
-    torch.testing.assert_close(criterion(logits, real), torch.stack(one_by_one).mean())
+    with_batch_size_1 = [criterion(logit, real) for logit in logits.flatten()]
+    torch.testing.assert_close(criterion(logits, real), torch.stack(with_batch_size_1).mean())
 
 
 def test_labels_can_be_smoothed_and_move_with_the_module():

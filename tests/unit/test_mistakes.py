@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, TWO_EPOCHS, picture, write_pictures
+from conftest import TINY, TWO_EPOCHS, draw_image, write_images
 from jobs import WITHOUT_CAPABILITIES
 from PIL import Image
 
@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def good_pairs(folder, width=64):
-    write_pictures(folder / "train", 3, width=width)
-    write_pictures(folder / "test", 1, width=width)
+    write_images(folder / "train", 3, width=width)
+    write_images(folder / "test", 1, width=width)
     return folder
 
 
@@ -64,13 +64,13 @@ def folder_of_text(tmp):
 
 def unaligned_data_for_pix2pix(tmp):
     for part, count in {"trainA": 3, "trainB": 2}.items():
-        write_pictures(tmp / part, count)
+        write_images(tmp / part, count)
     (tmp / "trainA" / "1.png").rename(tmp / "trainA" / "lonely.png")
     return train_on(tmp)
 
 
 def one_side_missing(tmp):
-    write_pictures(tmp / "trainA", 2)
+    write_images(tmp / "trainA", 2)
     return train_on(tmp, model="cycle_gan")
 
 
@@ -93,7 +93,7 @@ def unreadable_in_a_worker(tmp):
 
 def sizes_that_do_not_batch(tmp):
     good_pairs(tmp)
-    picture(5, 128, 96).save(tmp / "train" / "odd.png")
+    draw_image(5, 128, 96).save(tmp / "train" / "odd.png")
     return train_on(tmp, "--preprocess", "none", "--batch_size", "4")
 
 
@@ -109,7 +109,7 @@ def too_small_for_the_discriminator(tmp):
 
 def image_too_small_in_the_middle(tmp):
     good_pairs(tmp)
-    picture(3, 40, 8).save(tmp / "train" / "tiny.png")
+    draw_image(3, 40, 8).save(tmp / "train" / "tiny.png")
     return train_on(tmp, "--preprocess", "none")
 
 
@@ -218,7 +218,7 @@ def decompression_bomb(tmp):
 
 
 def pair_of_one_column(tmp):
-    return in_place_of_2(tmp, picture(1, 1, 10).save)
+    return in_place_of_2(tmp, draw_image(1, 1, 10).save)
 
 
 def images_of_an_unknown_kind(tmp):

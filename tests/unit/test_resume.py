@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, write_pictures
+from conftest import TINY, write_images
 from same import assert_same_run
 
 import models
@@ -43,9 +43,9 @@ class Killed(BaseException):
 def data(tmp_path):
     """Pairs and two sets of different sizes."""
     root = tmp_path / "data"
-    write_pictures(root / "train", 5, width=64)
-    write_pictures(root / "trainA", 4)
-    write_pictures(root / "trainB", 3)
+    write_images(root / "train", 5, width=64)
+    write_images(root / "trainA", 4)
+    write_images(root / "trainB", 3)
     return root
 
 

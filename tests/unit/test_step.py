@@ -550,7 +550,7 @@ def test_what_is_in_use_is_no_remedy():
 
 def test_other_errors_stay_as_they_are():
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        with step.shortage_explained(build().opt, {}):
+        with step.explain_out_of_memory(build().opt, {}):
             raise RuntimeError("shapes do not fit")
 
 

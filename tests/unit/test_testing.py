@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, TWO_EPOCHS, picture, write_pictures
+from conftest import TINY, TWO_EPOCHS, draw_image, write_images
 from PIL import Image
 
 import test
@@ -91,7 +91,7 @@ def test_a_checkpoint_of_the_original_carries_no_options_and_loads(here, tmp_pat
     folder = here / "checkpoints" / "horse2zebra_pretrained"
     folder.mkdir(parents=True)
     torch.save(net.state_dict(), folder / "latest_net_G.pth")
-    write_pictures(tmp_path / "testA", 1)
+    write_images(tmp_path / "testA", 1)
     argv = ["--dataroot", str(tmp_path / "testA"), "--name", "horse2zebra_pretrained"]
     argv += ["--model", "test", "--no_dropout", "--ngf", "4", "--crop_size", "32"]
     test.main([*argv, "--gpu_ids", "-1"])
@@ -118,8 +118,8 @@ def test_equal_stems_do_not_overwrite_each_other(here, tmp_path):
     Path("checkpoints/n").mkdir(parents=True)
     torch.save(net.state_dict(), "checkpoints/n/latest_net_G.pth")
     for sub in ("a", "b", "c"):
-        write_pictures(tmp_path / "set" / sub, 1)
-    picture(9).save(tmp_path / "set" / "a" / "1_2.png")
+        write_images(tmp_path / "set" / sub, 1)
+    draw_image(9).save(tmp_path / "set" / "a" / "1_2.png")
     argv = ["--dataroot", str(tmp_path / "set"), "--name", "n", "--model", "test", "--ngf", "4"]
     test.main([*argv, "--netG", "resnet_6blocks", "--no_dropout", "--crop_size", "32"])
     assert len(images()) == 4 * 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, TWO_EPOCHS, write_pictures
+from conftest import TINY, TWO_EPOCHS, write_images
 
 import train
 from models import create_model
@@ -163,7 +163,7 @@ def test_a_new_run_of_the_same_name_starts_a_new_table(aligned, here):
 
 def test_file_names_that_are_no_unicode(here, tmp_path):
     root = tmp_path / os.fsdecode(b"caf\xe9")
-    write_pictures(root / "train", 1, width=64)
+    write_images(root / "train", 1, width=64)
     run(root, "n", "--checkpoints_dir", os.fsdecode(b"check\xe9"))
     assert Path(os.fsdecode(b"check\xe9"), "n", "latest_net_G.pth").exists()
 
@@ -233,7 +233,7 @@ def test_the_other_models_train(model, aligned, here):
 def test_images_of_odd_sizes_train(shape, unaligned, tmp_path, here):
     root = tmp_path / "odd"
     for part in ("trainA", "trainB"):
-        write_pictures(root / part, 2, *shape)
+        write_images(root / part, 2, *shape)
     run(root, "odd", "--preprocess", "scale_width", "--load_size", "37", model="cycle_gan")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_pictures
+from conftest import TINY, write_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from same import assert_same_run, difference
@@ -99,7 +99,7 @@ def habits(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    write_pictures(tmp_path / "data" / "train", 3, width=64)
+    write_images(tmp_path / "data" / "train", 3, width=64)
     return tmp_path / "data"
 
 

@@ -23,9 +23,14 @@ from util.version import VERSION
 
 FORMAT = 1  # of the file
 COUNTERS = ("epoch", "position", "total_iters", "images")
-ALIKE = (nn.Module, torch.optim.Optimizer, LRScheduler, ReduceLROnPlateau)  # on all ranks
+SAME_ON_ALL_RANKS = (
+    nn.Module,
+    torch.optim.Optimizer,
+    LRScheduler,
+    ReduceLROnPlateau,
+)  # on all ranks
 NUMBER = (int, float, np.bool_, np.integer, np.floating)
-HOW_IT_IS_COMPUTED = ("fused", "foreach", "capturable", "differentiable")  # by the device at hand
+DEVICE_FLAGS = ("fused", "foreach", "capturable", "differentiable")  # by the device at hand
 WITHOUT_IT = "remove the training state to start from the weights only"
 
 
@@ -94,7 +99,7 @@ def collect(model: object, before: Mapping[str, Any], device: torch.device) -> d
     """
     alike, own = {}, {}
     for name, thing in stateful(model):
-        if not isinstance(thing, ALIKE):
+        if not isinstance(thing, SAME_ON_ALL_RANKS):
             own[name] = plain(thing.state_dict(), name)
         elif distributed.is_main():
             alike[name] = plain(thing.state_dict(), name)
@@ -223,7 +228,7 @@ def _mean(values: list[Any]) -> Any:
 def _load(thing: Any, state: Any) -> None:
     if isinstance(thing, torch.optim.Optimizer):
         groups = zip(state["param_groups"], thing.param_groups, strict=True)
-        kept = [old | {k: new[k] for k in HOW_IT_IS_COMPUTED if k in new} for old, new in groups]
+        kept = [old | {k: new[k] for k in DEVICE_FLAGS if k in new} for old, new in groups]
         state = state | {"param_groups": kept}
     thing.load_state_dict(state)
 

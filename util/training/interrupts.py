@@ -8,6 +8,7 @@ prints how to continue and exits with 128 + number. A second Ctrl-C exits at onc
 
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,8 @@ class StepMonitor(ExitStack):
         self._pending: deque[tuple[str, Losses, Sequence[str]]] = deque()
 
     def __enter__(self) -> "StepMonitor":
-        for number in SIGNALS:
+        main = threading.current_thread() is threading.main_thread()  # others cannot
+        for number in SIGNALS if main else ():
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self.callback(signal.signal, number, signal.signal(number, self._on_signal))
         return self
