@@ -166,7 +166,7 @@ class BaseOptions:
         add = parser.add_argument_group("data").add_argument
         add("--dataset_mode", type=lambda name: data.find_dataset_using_name(name) and name,
             default="unaligned", help=f"one of: {', '.join(data.dataset_modes())}")
-        add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="which domain is the input")
+        add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="input domain to output")
         add("--serial_batches", action="store_true", help="take the images in order, unshuffled")
         add("--num_threads", type=int, least=0, on_resume="not restored",
             help="processes that load images; not given, as many as there are cores, 8 at most")
