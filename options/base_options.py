@@ -132,7 +132,7 @@ class BaseOptions:
         launch("--name", default="experiment_name", help="name of the experiment and its folders")
         launch("--suffix", default="", help="appended to --name, e.g. {model}_size{load_size}")
         launch("--checkpoints_dir", default="./checkpoints", help="where experiments are saved")
-        launch("--gpu_ids", default="0", help="GPU, -1 for the CPU; best device if left out")
+        launch("--gpu_ids", default="0", help="GPU, -1: CPU; else %(default)s or the best device")
         launch("--epoch", default="latest", help="which epoch to load: a number or latest")
         launch("--load_iter", type=int, default=0, least=0, help="load iter_N instead, if over 0")
         add("--seed", type=int, default=0, least=0, most=2**63 - 1, help="seed of all randomness")
@@ -166,7 +166,7 @@ class BaseOptions:
         add = parser.add_argument_group("data").add_argument
         add("--dataset_mode", type=lambda name: data.find_dataset_using_name(name) and name,
             default="unaligned", help=f"one of: {', '.join(data.dataset_modes())}")
-        add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="input domain to output")
+        add("--direction", default="AtoB", choices=["AtoB", "BtoA"], help="A to B, or B to A")
         add("--serial_batches", action="store_true", help="take the images in order, unshuffled")
         add("--num_threads", type=int, least=0, on_resume="not restored",
             help="processes that load images; not given, as many as there are cores, 8 at most")
