@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
+DEEPEST_TUPLE = 1000  # tuples that are closed one after the other
+TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
 LEGACY_PICKLES = 5  # magic number, protocol, byte order, the object, names of the storages
 ZIP = b"PK\x03\x04"
 CALLED = re.compile(
@@ -44,6 +46,20 @@ def screen(path: Path) -> None:
 
 
 def _screen_pickle(source: bytes | BinaryIO) -> None:
+    """Refuse calls that tensors do not need, and tuples in tuples, which torch.save never writes.
+
+    One that is used twice doubles with every level, and a deep one overflows the stack, when it is
+    hashed as a key.
+    """
+    depth, tuples = 0, set()  # in the memo
     for opcode, argument, _ in pickletools.genops(source):
         if opcode.name in ("GLOBAL", "INST") and not CALLED.fullmatch(str(argument)):
             raise pickle.UnpicklingError(f"it asks for {str(argument).replace(' ', '.')}")
+        if opcode.name in ("BINPUT", "LONG_BINPUT"):
+            if depth:
+                tuples.add(argument)
+            continue
+        depth = depth + 1 if opcode.name in TUPLES else 0
+        repeated = opcode.name in ("BINGET", "LONG_BINGET") and argument in tuples
+        if repeated or depth > DEEPEST_TUPLE:
+            raise pickle.UnpicklingError("it has tuples in tuples")

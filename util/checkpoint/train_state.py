@@ -52,9 +52,9 @@ def load_train_state(directory: Path, tag: str) -> dict[str, Any] | None:
     match state:  # `restore` looks at the rest
         case {"format": int(version)} if version > FORMAT:
             raise UserError(f"{path} is from a newer version of this program; train on with that")
-        case {"ranks": [_, *_], "options": dict(), "progress": dict(progress)}:
+        case {"format": int(), "ranks": [_, *_], "options": dict(), "progress": dict(progress)}:
             counts = [progress.get(name) for name in COUNTERS]
-            if state.get("format") == FORMAT and all(type(n) is int and n >= 0 for n in counts):
+            if state["format"] == FORMAT and all(type(n) is int and n >= 0 for n in counts):
                 return state
     raise UserError(f"{path} holds no training state; {WITHOUT_IT}")
 
