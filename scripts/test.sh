@@ -6,9 +6,11 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh requirements.txt requirements-dev.txt
 
 tiers=(tests/unit)
+workers=2
 case "${1:-}" in
     --all) tiers=(tests); shift ;;
-    --rest) tiers=(tests/ranks tests/browser tests/stress); shift ;;
+    # these mostly wait for processes that they have started
+    --rest) tiers=(tests/ranks tests/browser tests/stress); workers=3; shift ;;
 esac
 TIMEFORMAT="(%0R s)"
 if [ "${tiers[0]}" != tests/ranks ]; then
@@ -16,4 +18,4 @@ if [ "${tiers[0]}" != tests/ranks ]; then
     ruff format --check .
     time mypy
 fi
-time python -m pytest -q -n 2 --dist loadfile "${tiers[@]}" "$@"
+time python -m pytest -q -n "$workers" --dist loadfile "${tiers[@]}" "$@"
