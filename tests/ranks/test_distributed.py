@@ -386,7 +386,7 @@ def test_all_problems_of_a_rank_are_told_together(job, capsys):
     with pytest.raises(SystemExit):
         parse("--norm", "batch", "--global_batch_size", "6", "--n_epohcs", "3")
     message = capsys.readouterr().err
-    for part in ("--norm syncbatch", "use 4, or a multiple", "--n_epochs"):
+    for part in ("--norm syncbatch", "use a multiple of 4", "--n_epochs"):
         assert part in message
 
 

@@ -61,7 +61,7 @@ def test_batch_norm_that_was_given_is_refused_once_and_at_once(here, tmp_path):
     """Before data or networks: the folder of the dataset does not even exist."""
     start = time.monotonic()
     done = torchrun(2, PROGRAM, *arguments(tmp_path / "nowhere", "--norm", "batch"))
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
     assert done.returncode != 0
     output = done.stdout + done.stderr
     assert output.count("--norm batch on 2 ranks would normalise") == 1
