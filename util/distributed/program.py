@@ -46,7 +46,8 @@ def run(main: Callable[[], None]) -> None:
 def one_process_only() -> None:
     """For programs that several ranks would only run several times."""
     if ranks.world_size() > 1:
-        raise UserError(f"this runs in one process, and torchrun started {ranks.world_size()}; use python")
+        started = f"torchrun started {ranks.world_size()}"
+        raise UserError(f"this runs in one process, and {started}; use python")
 
 
 @contextmanager
