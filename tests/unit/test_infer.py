@@ -219,7 +219,7 @@ def test_half_weights_are_near_float64(build, dtype, batch):
     x = torch.rand(batch, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         exact = torch.cat([net.double()(one[None].double()) for one in x])
-        half_precision.halve([net.float()], dtype)
+        half_precision.to_half_precision([net.float()], dtype)
         ours = net(x)
     assert ours.dtype == torch.float32
     assert (ours - exact).abs().mean() < (0.02 if dtype == torch.bfloat16 else 0.003)
@@ -227,10 +227,10 @@ def test_half_weights_are_near_float64(build, dtype, batch):
 
 def test_half_precision_leaves_norm_layers_and_unknown_networks_alone():
     net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval()
-    half_precision.halve([net], torch.bfloat16)
+    half_precision.to_half_precision([net], torch.bfloat16)
     assert net[0].weight.dtype == torch.bfloat16 and net[1].weight.dtype == torch.float32
     odd = nn.Sequential(nn.Conv2d(3, 3, 1), Odd())
-    half_precision.halve([odd], torch.bfloat16)
+    half_precision.to_half_precision([odd], torch.bfloat16)
     assert odd[0].weight.dtype == torch.float32
 
 
