@@ -60,7 +60,11 @@ def wrap(net: nn.Module, norm: str) -> nn.Module:
         return net
     device = next(net.parameters()).device
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(net, device_ids=ids, **_without_buffer_broadcast())
+    wrapped = DistributedDataParallel(net, device_ids=ids, **_without_buffer_broadcast())
+    if device.type == "cpu":  # else the first backward moves gradients in the order of their sums
+        wrapped.reducer._push_all_rebuilt_params()
+        wrapped.reducer._rebuild_buckets()
+    return wrapped
 
 
 def _without_buffer_broadcast() -> dict[str, Any]:
