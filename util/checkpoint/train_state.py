@@ -23,12 +23,7 @@ from util.version import VERSION
 
 FORMAT = 1  # of the file
 COUNTERS = ("epoch", "position", "total_iters", "images")
-SAME_ON_ALL_RANKS = (
-    nn.Module,
-    torch.optim.Optimizer,
-    LRScheduler,
-    ReduceLROnPlateau,
-)  # on all ranks
+SAME_ON_ALL_RANKS = (nn.Module, torch.optim.Optimizer, LRScheduler, ReduceLROnPlateau)
 NUMBER = (int, float, np.bool_, np.integer, np.floating)
 DEVICE_FLAGS = ("fused", "foreach", "capturable", "differentiable")  # by the device at hand
 WITHOUT_IT = "remove the training state to start from the weights only"

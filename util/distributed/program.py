@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -29,9 +29,8 @@ _groups = itertools.count()
 def run(main: Callable[[], None]) -> None:
     """Run a program: a UserError ends in its one message and exit status 2, without a traceback."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may know only ASCII
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, BestEffort(getattr(sys, name)))
     try:
         main()
     except UserError as error:
@@ -41,6 +40,29 @@ def run(main: Callable[[], None]) -> None:
         if ranks.is_main():
             print("interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
+
+
+class BestEffort:
+    """A text stream that loses what it cannot write: a terminal closes, a reader of a pipe ends."""
+
+    def __init__(self, stream: Any):  # None where the program was started without it
+        self._stream = stream or open(os.devnull, "w")
+        if isinstance(self._stream, io.TextIOWrapper):
+            self._stream.reconfigure(errors="backslashreplace")  # a terminal may know only ASCII
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write or lose the text; returns its length."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write out, or lose, what is buffered."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def one_process_only() -> None:

@@ -66,11 +66,8 @@ def main_only(function: Callable[..., T]) -> Callable[..., T | NoOp]:
 @main_only
 def print0(message: str) -> None:
     """Print a message on rank 0; a progress bar on the terminal stays whole."""
-    try:
-        tqdm.write(printable(message), file=sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has left (`train.py | head`); the logs have it all
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    tqdm.write(printable(message), file=sys.stdout)
+    sys.stdout.flush()
 
 
 def summary(device: torch.device, batch_size: int) -> str:

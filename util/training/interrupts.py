@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NoReturn
 
 import torch
@@ -56,7 +56,8 @@ class StepMonitor(ExitStack):
         self._signal, self._signal_time = number, time.monotonic()
         if distributed.is_main():
             message = f"\n{signal.Signals(number).name}: {STOPPING}\n"
-            os.write(2, message.encode())  # not print: it may be what was interrupted
+            with suppress(OSError):  # the terminal is what has closed
+                os.write(2, message.encode())  # not print: it may be what was interrupted
 
     def after_step(self, where: str, losses: Losses, paths: Sequence[str]) -> None:
         """Exchange with the other ranks how this step went; UserError if a loss is not finite."""
