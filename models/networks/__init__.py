@@ -3,7 +3,7 @@
 For example define_G(3, 3, ngf=64, netG="resnet_9blocks", norm="instance").
 """
 
-# ruff: noqa: F401
+# ruff: noqa: F401, I001
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -13,22 +13,13 @@ from torch.nn import Identity
 
 from models.networks.discriminators import DISCRIMINATORS, NLayerDiscriminator, PixelDiscriminator
 from models.networks.generators import (
-    GENERATORS,
-    ResnetBlock,
-    ResnetGenerator,
-    UnetGenerator,
-    UnetSkipConnectionBlock,
-)
+    GENERATORS, ResnetBlock, ResnetGenerator, UnetGenerator, UnetSkipConnectionBlock,
+)  # fmt: skip
 from models.networks.init import INITS, init_net, init_weights
 from models.networks.losses import GAN_MODES, GANLoss, cal_gradient_penalty
 from models.networks.norms import (
-    NORM_ALIASES,
-    NORMS,
-    canonical_norm,
-    get_norm_layer,
-    normalizes_per_sample,
-    same_weights,
-)
+    NORM_ALIASES, NORMS, canonical_norm, get_norm_layer, normalizes_per_sample, same_weights,
+)  # fmt: skip
 from models.networks.schedulers import LR_POLICIES, get_scheduler
 from models.networks.sizes import check_image_size, size_problem
 from util.choices import choose

@@ -7,8 +7,7 @@ import argparse
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class Results(ExitStack):
             self.page.add(stem, {name: f"{stem}_{name}.png" for name in copies})
             if self.wandb:
                 shown = {name: copy.numpy()[index] for name, copy in copies.items()}
-                self.wandb.add(self.page.rows, shown)
+                self.wandb.add(len(self.page.rows), shown)
 
     def _unused(self, stem: str, visuals: Sequence[str]) -> str:
         """`stem`, with a number where its files would replace those of another image."""
@@ -121,39 +120,32 @@ class ImageWriter(ThreadPoolExecutor):
             self._writing.popleft().result()
 
 
-class ResultsPage(ExitStack):
+class ResultsPage:
     """`index.html` of a test: one row per tested image. Use it in a `with`.
 
-    Rows go to a temporary file as they come, so memory does not grow with their number; the page
-    appears, whole, at the end of the block, without an exception. A folder that cannot be written
-    is a UserError. `image_size`: width of the images, in CSS pixels.
+    The page appears, whole, at the end of the block, without an exception. A folder that cannot be
+    written is a UserError. `image_size`: width of the images, in CSS pixels.
     """
 
     def __init__(self, folder: Path, title: str, image_size: int = 256) -> None:
-        super().__init__()
-        self.image_size, self.rows = image_size, 0
-        self._errors = partial(explain_write_errors, folder, "choose another --results_dir")
-        self._macros = html.TEMPLATES.get_template("results.html").module
+        self.path, self.title, self.image_size = folder / "index.html", title, image_size
+        self.rows: list[tuple[str, list[tuple[str, str]]]] = []  # name; label, address
         with self._errors():
             (folder / "images").mkdir(parents=True, exist_ok=True)
-            self._file = self.enter_context(atomic_write(folder / "index.html"))
-            self.push(self._finish)
-            self._write("head", title)
+
+    def _errors(self) -> AbstractContextManager:
+        return explain_write_errors(self.path, "choose another --results_dir")
 
     def add(self, name: str, images: Mapping[str, str]) -> None:
         """Add a row with this heading; `images` is label to file name, relative to `images/`."""
         cells = [(label, f"images/{html.percent_encoded(file)}") for label, file in images.items()]
-        with self._errors():
-            self._write("row", name, cells, self.image_size)
-        self.rows += 1
+        self.rows.append((name, cells))
 
-    def __exit__(self, *exception: Any) -> bool | None:
-        with self._errors():
-            return super().__exit__(*exception)
+    def __enter__(self) -> "ResultsPage":
+        return self
 
-    def _finish(self, kind: type[BaseException] | None, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is None:
-            self._write("foot", self.rows)
-
-    def _write(self, macro: str, *arguments: object) -> None:
-        self._file.write(getattr(self._macros, macro)(*arguments).encode("utf-8", "replace"))
+            page = html.TEMPLATES.get_template("results.html").render(vars(self))
+            with self._errors(), atomic_write(self.path) as file:
+                file.write(page.encode("utf-8", "replace"))
