@@ -19,13 +19,13 @@ from util.training.progress import Progress
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says; `argv` None takes the program's own arguments."""
     opt = TrainOptions().parse(argv)
+    precision.configure(opt.device, opt.precision)
     with distributed.job(opt.device, opt.dist_timeout):
         train(opt)
 
 
 def train(opt: argparse.Namespace) -> None:
     """Train as the options say, on this rank."""
-    precision.configure(opt.device, opt.precision)
     rng.seed_everything(opt.seed)
     loader = create_dataset(opt)
     model = create_model(opt)

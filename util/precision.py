@@ -26,10 +26,12 @@ PRECISIONS = {
 
 
 def configure(device: torch.device, precision: str) -> None:
-    """Set up this process for a name in `PRECISIONS`, once, before networks are built."""
+    """Set up this process for a name in `PRECISIONS` and its device, now torch's current one."""
     row = PRECISIONS[precision]
     torch.backends.cuda.matmul.allow_tf32 = row.tf32
     torch.backends.cudnn.allow_tf32 = row.tf32
+    if device.type == "cuda":  # events and pinned memory are the current device's
+        torch.cuda.set_device(device)
     if device.type == "cpu":
         keep_freed_memory()
 

@@ -564,3 +564,11 @@ def test_precision_settings_reach_torch(monkeypatch):
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
     precision.configure(torch.device("cpu"), "tf32")
     assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+
+
+def test_the_gpu_asked_for_is_the_current_one(monkeypatch):
+    """--gpu_ids 1 in one process: events and the pinning thread do not name a device."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    precision.configure(torch.device("cuda", 1), "fp32")
+    assert chosen == [torch.device("cuda", 1)]

@@ -102,8 +102,6 @@ def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
 
 def _join(device: torch.device, timeout: timedelta) -> None:
     nccl = device.type == "cuda" and torch.cuda.device_count() >= ranks.local_world_size()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if nccl else "gloo",
         store=dist.PrefixStore(f"group{next(_groups)}", ranks.store()),
