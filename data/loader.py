@@ -73,11 +73,6 @@ class Loader:
         """The number of images in an epoch, over all ranks, as in the original."""
         return self.sampler.images
 
-    @property
-    def steps(self) -> int:
-        """The number of batches that the next iteration yields."""
-        return len(self.sampler)
-
     def __iter__(self) -> Iterator[Any]:
         """Yield batches; UserError for a bad image, unequal sizes, or a worker that was killed."""
         with explain_worker_trouble(self.num_threads):

@@ -32,11 +32,6 @@ class EpochSampler:
         """The number of images in an epoch, over all ranks."""
         return int(min(self.size, self.limit))
 
-    def __len__(self) -> int:
-        """The number of steps from `start` to the end of the epoch."""
-        left = max(0, self.images - self.start)
-        return -(-left // (self.batch_size * self.world_size))
-
     def order(self) -> list[int]:
         """The images of the whole epoch, over all ranks."""
         if not self.shuffle:

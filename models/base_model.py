@@ -116,6 +116,7 @@ class BaseModel(ABC):
         return [thing for _, thing in stateful(self) if isinstance(thing, nn.Module)]
 
     def _prepare_step(self, opt: Namespace) -> None:
+        distributed.check_all_wrapped(self.named_networks().values(), self.optimizers)
         if opt.checkpoint_activations:
             for net in self._all_modules():
                 checkpoint_activations(net)

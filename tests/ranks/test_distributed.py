@@ -19,7 +19,7 @@ from models import networks
 from models.step import frozen
 from options.train_options import TrainOptions
 from util import devices, distributed, rng
-from util.distributed import ddp, program, sync_batch_norm
+from util.distributed import program, sync_batch_norm
 from util.distributed import ranks as ranks_module
 from util.errors import UserError
 
@@ -244,20 +244,6 @@ def test_rank_0_continues_with_the_numbers_of_one_process():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("newer", [True, False])
-def test_buffers_are_left_alone_by_the_name_that_torch_knows(newer, monkeypatch):
-    def torch_2_15(module, broadcast_buffers=None, forward_sync_buffers=None):
-        pass
-
-    def torch_2_4(module, broadcast_buffers=True):
-        pass
-
-    stand_in = torch_2_15 if newer else torch_2_4
-    monkeypatch.setattr(ddp, "DistributedDataParallel", stand_in)
-    name = "forward_sync_buffers" if newer else "broadcast_buffers"
-    assert ddp._without_buffer_broadcast() == {name: False}
-
-
 def test_in_one_process_wrap_is_the_network_itself():
     net = nn.Sequential(nn.BatchNorm2d(3))
     assert distributed.wrap(net, norm="batch") is net
@@ -281,6 +267,21 @@ def test_a_job_whose_ranks_train_apart_is_stopped(four):
     assert four(trained_with, 1) == [None] * 4
     for message in four(trained_with, 2):
         assert "network G" in message and "backward() once" in message
+
+
+def optimizer_of(*stray):
+    net = distributed.wrap(users(seed=0), norm="instance")
+    optimizer = torch.optim.SGD([*net.parameters(), *map(nn.Parameter, stray)], 0.1)
+    try:
+        distributed.check_all_wrapped([net], [optimizer])
+    except UserError as error:
+        return str(error)
+
+
+def test_weights_that_nothing_averages_are_refused_before_they_drift(four):
+    assert four(optimizer_of) == [None] * 4
+    for message in four(optimizer_of, torch.zeros(3, 7)):
+        assert "[3, 7]" in message and "model_names" in message
 
 
 # ---- options under torchrun, without a group -------------------------------------------------

@@ -4,16 +4,15 @@ They start from rank 0's weights and buffers, each takes an equal share of the b
 uses the statistics of the whole batch, and DistributedDataParallel averages the gradients.
 """
 
-import inspect
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from util.distributed import ranks, sync_batch_norm
 from util.errors import UserError
@@ -60,18 +59,12 @@ def wrap(net: nn.Module, norm: str) -> nn.Module:
         return net
     device = next(net.parameters()).device
     ids = [device.index] if device.type == "cuda" else None
-    wrapped = DistributedDataParallel(net, device_ids=ids, **_without_buffer_broadcast())
+    wrapped = DistributedDataParallel(net, device_ids=ids)
+    wrapped.broadcast_buffers = False  # D runs twice before one backward, which needs the old ones
     if device.type == "cpu":  # else the first backward moves gradients in the order of their sums
         wrapped.reducer._push_all_rebuilt_params()
         wrapped.reducer._rebuild_buckets()
     return wrapped
-
-
-def _without_buffer_broadcast() -> dict[str, Any]:
-    """D runs twice before one backward: a broadcast in between would change saved buffers."""
-    known = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers"  # since torch 2.13
-    return {name if name in known else "broadcast_buffers": False}
 
 
 def unwrap(net: nn.Module) -> nn.Module:
@@ -87,6 +80,18 @@ def unsynchronised(nets: Iterable[nn.Module]) -> Iterator[None]:
             if isinstance(net, DistributedDataParallel):
                 stack.enter_context(net.no_sync())
         yield
+
+
+def check_all_wrapped(nets: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> None:
+    """UserError if an optimizer has weights of none of these: each rank would train its own."""
+    wrapped = {id(weight) for net in nets for weight in net.parameters()}
+    trained = (w for o in optimizers for group in o.param_groups for w in group["params"])
+    shapes = [str(list(weight.shape)) for weight in trained if id(weight) not in wrapped]
+    if shapes and dist.is_initialized():
+        raise UserError(
+            f"an optimizer has weights (of shape {', '.join(shapes[:4])}) of no network in "
+            "`model_names`, so each rank would train its own; add it there, or use one rank"
+        )
 
 
 def check_ddp_consistency(nets: Mapping[str, nn.Module]) -> None:
