@@ -134,13 +134,13 @@ def end(job):
         job.kill()
 
 
-def start_on_two(machines, *runs):
+def start_on_two(machines, argv):
     nodes = ["--nnodes=2", "--nproc_per_node=2", f"--master_addr={ADDRESSES['alpha']}"]
     nodes += ["--master_port=29500"]
     jobs = []
     for i, machine in enumerate(machines):
         torchrun = [sys.executable, "-m", "torch.distributed.run", *nodes, f"--node_rank={i}"]
-        command = [*machine.enter, *torchrun, TRAIN_RUNS, *map(command_line, runs)]
+        command = [*machine.enter, *torchrun, TRAIN_RUNS, command_line(argv)]
         jobs.append(start(command, machine.folder, GLOO_SOCKET_IFNAME=CABLE))
     return jobs
 
@@ -154,7 +154,10 @@ def printed(machines, folders):
     """Two epochs and, continued, one more, on two machines and on one; what the two printed."""
     one = [*launcher(4), TRAIN_RUNS, *map(command_line, (TWO_EPOCHS, ONE_MORE))]
     finish(start(one, folders / "local"), folder=folders / "local")
-    return finish(*start_on_two(machines, TWO_EPOCHS, ONE_MORE), folder=machines[0].folder)
+    folder = machines[0].folder  # processes of their own continue
+    return "".join(
+        finish(*start_on_two(machines, a), folder=folder) for a in (TWO_EPOCHS, ONE_MORE)
+    )
 
 
 def weights(folder, tag):
