@@ -12,8 +12,7 @@ import pytest
 import torch
 from conftest import TINY
 from PIL import Image
-from test_datasets import dataset, options
-from test_loader import assert_same, epochs
+from small_datasets import CHANCE, assert_same, dataset, epochs, options
 from torchrun import ROOT, torchrun
 
 import data
@@ -36,7 +35,6 @@ MODES = {
     "template": dict(),
 }
 SIZES = [(20, 12), (13, 17), (11, 9), (8, 8)]  # over, under and at the crop
-CHANCE = dict(no_flip=False, serial_batches=False, load_size=15, crop_size=11, seed=3)
 
 
 def write(path, seed, width, height, mode="RGB", **how):
@@ -351,7 +349,7 @@ RANK = """
     import json, os, sys
     sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + "/.."]
     import torch
-    from test_loader import options
+    from small_datasets import CHANCE, options
     from data import cache, image_io
     from data.unaligned_dataset import UnalignedDataset
     from util import distributed
@@ -363,7 +361,7 @@ RANK = """
 
     with distributed.job(torch.device("cpu"), 1):
         image_io.load_image = noting
-        opt = options(dataroot={data!r}, preprocess="crop", checkpoints_dir={out!r})
+        opt = options({data!r}, **CHANCE, preprocess="crop", checkpoints_dir={out!r})
         filled = UnalignedDataset(opt)
         cache.fill(filled)
         total = sum(int(sample[side].sum()) for sample in map(filled.__getitem__, range(9))
@@ -384,7 +382,7 @@ def test_ranks_read_once_and_share_the_file(tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(
         textwrap.dedent(RANK).format(
-            root=str(ROOT), tests=str(ROOT / "tests" / "unit"), data=str(root), out=str(out)
+            root=str(ROOT), tests=str(ROOT / "tests"), data=str(root), out=str(out)
         )
     )
     done = torchrun(2, script)

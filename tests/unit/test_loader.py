@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 
 import numpy as np
 import pytest
+import small_datasets
 import torch
 from PIL import Image
+from small_datasets import CHANCE, assert_same, epochs
 
 import data
 from data import loader as loader_module
@@ -26,26 +27,9 @@ from util.errors import UserError
 
 
 def options(**changes):
-    opt = dict(
-        dataroot="here",
-        phase="train",
-        dataset_mode="unaligned",
-        direction="AtoB",
-        input_nc=3,
-        output_nc=3,
-        serial_batches=False,
-        num_threads=0,
-        batch_size=2,
-        load_size=12,
-        crop_size=8,
-        max_dataset_size=float("inf"),
-        preprocess="resize_and_crop",
-        no_flip=False,
-        seed=3,
-        device=torch.device("cpu"),
-        isTrain=True,
-    )
-    return Namespace(**{**opt, **changes})
+    random_crops = CHANCE | dict(preprocess="resize_and_crop", load_size=12, crop_size=8)
+    defaults = random_crops | dict(dataset_mode="unaligned", batch_size=2)
+    return small_datasets.options("here", **(defaults | changes))
 
 
 class Noise(BaseDataset):
@@ -102,24 +86,6 @@ class Sizes(Noise):
 
     def __getitem__(self, index):
         return {"A": torch.zeros(3, 4, 5 + index), "A_paths": f"{index}.png"}
-
-
-def epochs(loader, numbers=(1, 2)):
-    """All batches of some epochs."""
-    batches = []
-    for number in numbers:
-        loader.set_epoch(number)
-        batches += list(loader)
-    return batches
-
-
-def assert_same(batches, others):
-    assert len(batches) == len(others) > 0
-    for batch, other in zip(batches, others, strict=True):
-        assert batch.keys() == other.keys()
-        for key, value in batch.items():
-            same = torch.equal(value, other[key]) if torch.is_tensor(value) else value == other[key]
-            assert same, key
 
 
 def indices(loader):
