@@ -24,8 +24,6 @@ from data.seeding import Failure, SeededDataset
 from util import distributed
 from util.errors import UserError
 
-LEAST_SHARE_TO_MENTION = 0.1  # of the time
-
 
 class Loader:
     """Iterating yields the collated batches of this rank, for the epoch of `set_epoch`.
@@ -76,15 +74,21 @@ class Loader:
     def __iter__(self) -> Iterator[Any]:
         """Yield batches; UserError for a bad image, unequal sizes, or a worker that was killed."""
         with explain_worker_trouble(self.num_threads):
-            for batch in self.batches:
-                if isinstance(batch, Failure):
-                    raise UserError(batch.message)
-                yield batch
+            try:
+                for batch in self.batches:
+                    if isinstance(batch, Failure):
+                        raise UserError(batch.message)
+                    yield batch
+            except (
+                RuntimeError
+            ):  # torch's signal handler may raise it again while there are workers
+                _end_workers(weakref.ref(self.batches))
+                raise
         self.set_epoch(self.sampler.epoch + 1)  # for loops that do not say which
 
     def waiting_advice(self, share: float) -> str | None:
         """What to try if training waited for data for much of the time; `share` is 0 to 1."""
-        if share < LEAST_SHARE_TO_MENTION:
+        if share < 0.1:  # not worth a line
             return None
         cores, remedies = share_of_cores(), []
         if any(reader.cached is None for reader, _ in self.dataset.to_cache()):
