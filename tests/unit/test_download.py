@@ -369,6 +369,15 @@ def test_a_silent_server_ends_in_an_error(tmp_path, monkeypatch):
 # --- what is not what it should be
 
 
+@pytest.fixture
+def unpacked(monkeypatch):
+    """Notes in place of unpacking: what was asked for."""
+    asked = []
+    for archive in (zipfile.ZipFile, tarfile.TarFile):
+        monkeypatch.setattr(archive, "extractall", lambda *args, **_: asked.append(args))
+    return asked
+
+
 def flipped(content: bytes) -> bytes:
     """One bit changed inside the stored photo."""
     middle = len(content) // 2
@@ -398,15 +407,12 @@ DAMAGED = {
 
 @pytest.mark.parametrize(("path", "content"), DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_archive_is_deleted_and_nothing_unpacked(
-    server, tmp_path, monkeypatch, path, content
+    server, tmp_path, unpacked, path, content
 ):
-    written = []
-    for opened in (zipfile.ZipFile, tarfile.TarFile):
-        monkeypatch.setattr(opened, "extractall", lambda *args, **_: written.append(args))
     server.files[path] = content
     kind = path.split("/")[1] + "-dataset"
     refused(server, tmp_path, server.url + path, "deleted", "--base_url", kind=kind)
-    assert written == [] and files(tmp_path) == [] and os.listdir(tmp_path / "out") == []
+    assert unpacked == [] and files(tmp_path) == [] and os.listdir(tmp_path / "out") == []
 
 
 REGULAR, GOOD = stat.S_IFREG, "maps/good.jpg"
@@ -441,15 +447,12 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("path", "content"), HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_archive_is_refused_before_anything_is_written(
-    server, tmp_path, monkeypatch, path, content
+    server, tmp_path, unpacked, path, content
 ):
-    written = []
-    for opened in (zipfile.ZipFile, tarfile.TarFile):
-        monkeypatch.setattr(opened, "extractall", lambda *args, **_: written.append(args))
     server.files[path] = content
     kind = path.split("/")[1] + "-dataset"
     refused(server, tmp_path, "not unpacked", kind=kind)
-    assert written == [] and files(tmp_path) == [] and os.listdir(tmp_path / "out") == []
+    assert unpacked == [] and files(tmp_path) == [] and os.listdir(tmp_path / "out") == []
 
 
 class Runs:
