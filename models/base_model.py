@@ -98,12 +98,12 @@ class BaseModel(ABC):
         weights_only = self.isTrain and opt.continue_train and opt.saved_run is None
         if not self.isTrain or weights_only:  # a training state has the weights, too
             self.load_networks(checkpoint.tag(opt))
-        for net in self._all_modules():  # losses, and networks that are not saved, as well
+        for net in self._all(nn.Module):  # losses, and networks that are not saved, as well
             net.to(self.device)
         if self.isTrain:
             for name, net in self.named_networks().items():
                 setattr(self, f"net{name}", distributed.wrap(net, norm=opt.norm))
-        for net in self._all_modules():
+        for net in self._all(nn.Module):
             cpu_layers.swap_in(net, self.device, opt.precision, training=self.isTrain)
         if self.isTrain:
             self._prepare_step(opt)
@@ -111,19 +111,20 @@ class BaseModel(ABC):
             self._compile(opt)
         self.print_networks(opt.verbose)
 
-    def _all_modules(self) -> list[nn.Module]:
-        """Every nn.Module among the attributes, in lists and dicts too, without its wrapper."""
-        return [thing for _, thing in stateful(self) if isinstance(thing, nn.Module)]
+    def _all(self, kind: type) -> list[Any]:
+        """All of a class among the attributes, in lists and dicts too; modules unwrapped."""
+        return [thing for _, thing in stateful(self) if isinstance(thing, kind)]
 
     def _prepare_step(self, opt: Namespace) -> None:
-        distributed.check_all_wrapped(self.named_networks().values(), self.optimizers)
+        optimizers = self._all(torch.optim.Optimizer)  # not only those that have a scheduler
+        distributed.check_all_wrapped(self.named_networks().values(), optimizers)
         if opt.checkpoint_activations:
-            for net in self._all_modules():
+            for net in self._all(nn.Module):
                 checkpoint_activations(net)
-        step.fuse(self.optimizers)
+        step.fuse(optimizers)
         if opt.accumulate > 1 or self.gradient_scaler.is_enabled():
             step.watch(self)
-        self.gradient_scaler.attach(self.optimizers)
+        self.gradient_scaler.attach(optimizers)
         self.schedulers = [networks.get_scheduler(o, opt) for o in self.optimizers]
 
     def _compile(self, opt: Namespace) -> None:

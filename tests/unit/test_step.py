@@ -166,12 +166,12 @@ def test_the_scale_is_part_of_the_training_state_and_may_be_new():
 
 
 class PlainSteps(TemplateModel):
-    """An optimizer that cannot skip a step by itself."""
+    """An optimizer that cannot skip a step by itself, and that has no scheduler."""
 
     def __init__(self, opt):
         super().__init__(opt)
         self.optimizer = torch.optim.SGD(self.netG.parameters(), lr=0.1, weight_decay=0.1)
-        self.optimizers = [self.optimizer]
+        self.optimizers = []
 
 
 @pytest.mark.parametrize(

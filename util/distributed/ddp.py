@@ -57,11 +57,9 @@ def wrap(net: nn.Module, norm: str) -> nn.Module:
         dist.broadcast(tensor.detach(), 0)
     if not any(p.requires_grad for p in net.parameters()):
         return net
-    device = next(net.parameters()).device
-    ids = [device.index] if device.type == "cuda" else None
-    wrapped = DistributedDataParallel(net, device_ids=ids)
+    wrapped = DistributedDataParallel(net)
     wrapped.broadcast_buffers = False  # D runs twice before one backward, which needs the old ones
-    if device.type == "cpu":  # else the first backward moves gradients in the order of their sums
+    if wrapped.device.type == "cpu":  # else the first backward changes the order of gloo's sums
         wrapped.reducer._push_all_rebuilt_params()
         wrapped.reducer._rebuild_buckets()
     return wrapped

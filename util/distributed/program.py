@@ -53,11 +53,10 @@ class BestEffort:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def write(self, text: str) -> int:
-        """Write or lose the text; returns its length."""
+    def write(self, text: str) -> None:
+        """Write or lose the text."""
         with suppress(OSError, ValueError):
             self._stream.write(text)
-        return len(text)
 
     def flush(self) -> None:
         """Write out, or lose, what is buffered."""
