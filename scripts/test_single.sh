@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What train_pix2pix.sh trained, on one folder of label maps
+# What train_pix2pix.sh trained, on a folder of label maps alone; yours: --dataroot DIR
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/python.sh
