@@ -365,7 +365,8 @@ def test_nobody_is_advised_who_hardly_waits():
     assert Loader(Noise(), options()).waiting_advice(0.05) is None
 
 
-def test_advice_needs_nothing_that_windows_lacks(images, four_cores, monkeypatch):
+def test_advice_needs_neither_a_hash_nor_what_windows_lacks(images, four_cores, monkeypatch):
     monkeypatch.delattr(os, "sysconf")
+    monkeypatch.setattr(UnalignedDataset, "__hash__", None)
     loader = data.create_dataset(options(dataroot=str(images)))
     assert "--cache ram" in loader.waiting_advice(0.5)
