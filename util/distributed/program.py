@@ -28,9 +28,9 @@ _groups = itertools.count()
 
 def run(main: Callable[[], None]) -> None:
     """Run a program: a UserError ends in its one message and exit status 2, without a traceback."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     for name in ("stdout", "stderr"):
         setattr(sys, name, BestEffort(getattr(sys, name)))
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         main()
     except UserError as error:
