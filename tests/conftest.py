@@ -1,6 +1,7 @@
 """Small datasets and the arguments that make a run tiny."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks are slower on several threads
 
@@ -14,6 +15,11 @@ TESTS = Path(__file__).parent
 TINY = ["--gpu_ids", "-1", "--load_size", "32", "--crop_size", "32", "--ngf", "4", "--ndf", "4"]
 TINY += ["--netG", "resnet_6blocks", "--num_threads", "0", "--print_freq", "1"]
 TWO_EPOCHS = ["--n_epochs", "1", "--n_epochs_decay", "1"]
+
+# a shell's background jobs and nohup ignore these, which every program started here would inherit
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def draw_image(seed, width=32, height=32):
