@@ -79,10 +79,9 @@ class Loader:
                     if isinstance(batch, Failure):
                         raise UserError(batch.message)
                     yield batch
-            except (
-                RuntimeError
-            ):  # torch's signal handler may raise it again while there are workers
-                _end_workers(weakref.ref(self.batches))
+            except (RuntimeError, OSError, EOFError):  # torch may raise again while workers live
+                old, self.batches._iterator = self.batches._iterator, None  # others may follow
+                getattr(old, "_shutdown_workers", lambda: None)()
                 raise
         self.set_epoch(self.sampler.epoch + 1)  # for loops that do not say which
 
@@ -116,8 +115,7 @@ def default_num_threads(from_memory: bool, most: int = 8) -> int:
 
 def collate(samples: list[Any]) -> Any:
     """Stack samples to a batch; a Failure among them, or sizes that differ, is a Failure."""
-    failures = [sample for sample in samples if isinstance(sample, Failure)]
-    if failures:
+    if failures := [sample for sample in samples if isinstance(sample, Failure)]:
         return failures[0]
     for key in samples[0] if isinstance(samples[0], dict) else ():
         images = [(sample[key], sample.get(f"{key}_paths", "an image")) for sample in samples]

@@ -290,12 +290,14 @@ def test_a_bug_in_a_dataset_keeps_its_traceback(num_threads):
         loader.batches._iterator._shutdown_workers()
 
 
-def test_a_killed_worker_names_the_option():
+def test_a_killed_worker_names_the_option_and_others_may_follow():
     loader = Loader(Trouble("killed"), options(num_threads=1))
     began = time.monotonic()
     with pytest.raises(UserError, match="--num_threads"):
         list(loader)
     assert time.monotonic() - began < 30
+    loader.dataset.kind = "well"
+    assert sorted(sum(indices(loader), [])) == list(range(7))
 
 
 STUCK = """
