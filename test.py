@@ -53,10 +53,7 @@ def ready_model(opt: Namespace) -> BaseModel:
 
 
 def test_images(model: BaseModel, loader: Loader, opt: Namespace, folder: Path) -> int:
-    """Write the results of the first --num_test images in one pass; returns how many.
-
-    Workers load ahead and threads write behind; both queues are short.
-    """
+    """Write the results of the first --num_test images, in one pass; returns how many."""
     count = int(min(len(loader), opt.num_test))
     images = itertools.islice(loader, count)
     bar = tqdm(total=count, unit="image", disable=not sys.stderr.isatty())

@@ -117,7 +117,7 @@ class BaseModel(ABC):
 
     def _prepare_step(self, opt: Namespace) -> None:
         optimizers = self._all(torch.optim.Optimizer)  # not only those that have a scheduler
-        distributed.check_all_wrapped(self.named_networks().values(), optimizers)
+        distributed.check_wrapped(self.named_networks().values(), optimizers)
         if opt.checkpoint_activations:
             for net in self._all(nn.Module):
                 checkpoint_activations(net)

@@ -273,7 +273,7 @@ def optimizer_of(*stray):
     net = distributed.wrap(users(seed=0), norm="instance")
     optimizer = torch.optim.SGD([*net.parameters(), *map(nn.Parameter, stray)], 0.1)
     try:
-        distributed.check_all_wrapped([net], [optimizer])
+        distributed.check_wrapped([net], [optimizer])
     except UserError as error:
         return str(error)
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import tracemalloc
 from argparse import Namespace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_epoch_1000_costs_what_epoch_1_cost(tmp_path):
         cost[epoch] = bytes_moved() - before
     assert len(entries(tmp_path / "web")) == 2000  # one line for each update
     assert abs(cost[1000] - cost[1]) < 32  # a few more digits
+
+
+def test_results_page_does_not_gather_rows_in_memory(tmp_path):
+    with ResultsPage(tmp_path, "t") as page:
+        page.add("warm up", {"fake": "x.png"})
+        tracemalloc.start()
+        for i in range(2000):
+            page.add(f"{i}" * 20, {"real": f"{i}_real.png", "fake": f"{i}_fake.png"})
+        grown, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    written = (tmp_path / "index.html").stat().st_size
+    assert written > 500_000 and grown < 50_000
 
 
 # ---- entries ---------------------------------------------------------------------------------

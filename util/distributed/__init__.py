@@ -6,8 +6,7 @@ from util.distributed.collectives import (
     StepFlags, barrier, broadcast, from_main, gather, gather_everywhere, mean, scatter,
 )  # fmt: skip
 from util.distributed.ddp import (
-    check_all_wrapped, check_ddp_consistency, norm_for_job, split_batch, unsynchronised, unwrap,
-    wrap,
+    check_ddp_consistency, check_wrapped, norm_for_job, split_batch, unsynchronised, unwrap, wrap,
 )  # fmt: skip
 from util.distributed.program import job, one_process_only, print_error_once, run
 from util.distributed.ranks import (

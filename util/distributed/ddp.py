@@ -80,7 +80,7 @@ def unsynchronised(nets: Iterable[nn.Module]) -> Iterator[None]:
         yield
 
 
-def check_all_wrapped(nets: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> None:
+def check_wrapped(nets: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> None:
     """UserError if an optimizer has weights of none of these: each rank would train its own."""
     wrapped = {id(weight) for net in nets for weight in net.parameters()}
     trained = (w for o in optimizers for group in o.param_groups for w in group["params"])

@@ -4,10 +4,13 @@ The images are written while the next ones are computed, by a few threads behind
 """
 
 import argparse
+import json
+import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +57,7 @@ class Results(ExitStack):
             self.page.add(stem, {name: f"{stem}_{name}.png" for name in copies})
             if self.wandb:
                 shown = {name: copy.numpy()[index] for name, copy in copies.items()}
-                self.wandb.add(len(self.page.rows), shown)
+                self.wandb.add(self.page.count, shown)
 
     def _unused(self, stem: str, visuals: Sequence[str]) -> str:
         """`stem`, with a number where its files would replace those of another image."""
@@ -120,32 +123,34 @@ class ImageWriter(ThreadPoolExecutor):
             self._writing.popleft().result()
 
 
-class ResultsPage:
+class ResultsPage(ExitStack):
     """`index.html` of a test: one row per tested image. Use it in a `with`.
 
-    The page appears, whole, at the end of the block, without an exception. A folder that cannot be
-    written is a UserError. `image_size`: width of the images, in CSS pixels.
+    Rows go to a temporary file as they come, so memory does not grow with their number; the page
+    appears, whole, at the end of the block, without an exception. A folder that cannot be written
+    is a UserError. `image_size`: width of the images, in CSS pixels.
     """
 
     def __init__(self, folder: Path, title: str, image_size: int = 256) -> None:
-        self.path, self.title, self.image_size = folder / "index.html", title, image_size
-        self.rows: list[tuple[str, list[tuple[str, str]]]] = []  # name; label, address
+        super().__init__()
+        self.folder, self.title, self.image_size, self.count = folder, title, image_size, 0
+        self._errors = partial(explain_write_errors, folder, "choose another --results_dir")
         with self._errors():
             (folder / "images").mkdir(parents=True, exist_ok=True)
-
-    def _errors(self) -> AbstractContextManager:
-        return explain_write_errors(self.path, "choose another --results_dir")
+            self._rows = tempfile.TemporaryFile("w+", dir=folder)
 
     def add(self, name: str, images: Mapping[str, str]) -> None:
         """Add a row with this heading; `images` is label to file name, relative to `images/`."""
         cells = [(label, f"images/{html.percent_encoded(file)}") for label, file in images.items()]
-        self.rows.append((name, cells))
-
-    def __enter__(self) -> "ResultsPage":
-        return self
+        with self._errors():
+            print(json.dumps([name, cells]), file=self._rows)
+        self.count += 1
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is None:
-            page = html.TEMPLATES.get_template("results.html").render(vars(self))
-            with self._errors(), atomic_write(self.path) as file:
-                file.write(page.encode("utf-8", "replace"))
+        with self._errors(), self._rows:
+            if kind is None:
+                self._rows.seek(0)
+                template = html.TEMPLATES.get_template("results.html")
+                page = template.generate(vars(self), rows=map(json.loads, self._rows))
+                with atomic_write(self.folder / "index.html") as file:
+                    file.writelines(part.encode("utf-8", "replace") for part in page)
