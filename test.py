@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Test as the command line says; `argv` None takes the program's own arguments."""
     distributed.one_process_only()
     opt = TestOptions().parse(argv)
-    configure(opt.device, opt.precision)
+    configure(opt.device, opt.precision, fixed_shapes="crop" in opt.preprocess)
     rng.seed_everything(opt.seed)  # pix2pix keeps its dropout when testing
     loader = create_dataset(with_batch_size_1(opt))
     model = ready_model(opt)

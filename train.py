@@ -19,7 +19,7 @@ from util.training.progress import Progress
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says; `argv` None takes the program's own arguments."""
     opt = TrainOptions().parse(argv)
-    precision.configure(opt.device, opt.precision)
+    precision.configure(opt.device, opt.precision, fixed_shapes="crop" in opt.preprocess)
     with distributed.job(opt.device, opt.dist_timeout):
         train(opt)
 

@@ -37,7 +37,7 @@ class TrainingStep:
         """Set up the process as train.py does."""
         from util.precision import configure
 
-        configure(opt.device, opt.precision)
+        configure(opt.device, opt.precision, "crop" in opt.preprocess)
 
     def step(self) -> None:
         """One step."""

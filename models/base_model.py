@@ -129,9 +129,11 @@ class BaseModel(ABC):
 
     def _compile(self, opt: Namespace) -> None:
         fixed = self.isTrain and "crop" in opt.preprocess
-        self._records_graphs = fixed and opt.accumulate == 1 and self.device.type == "cuda"
-        if self.isTrain and self.device.type == "cuda" and not self._records_graphs:
-            distributed.print0("--compile: no CUDA graphs, which need a crop and --accumulate 1")
+        cuda, alone = self.device.type == "cuda", distributed.world_size() == 1
+        self._records_graphs = cuda and fixed and alone and opt.accumulate == 1
+        if self.isTrain and cuda and not self._records_graphs:
+            needs = "a crop, --accumulate 1 and one process"
+            distributed.print0(f"--compile: no CUDA graphs, which need {needs}")
         nets = map(distributed.unwrap, self.named_networks().values())
         precision.compile_networks(nets, self._records_graphs, fixed)
 

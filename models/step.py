@@ -14,7 +14,9 @@ from util import distributed
 from util.errors import ImageSizeError, UserError
 
 Batch = Mapping[str, Any]
-SHORTAGES = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA, MPS; the CPU's
+SHORTAGES = (  # CUDA, MPS; the CPU's; cuBLAS, cuDNN
+    "out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 
 
 class GradientScaler(torch.amp.GradScaler):
@@ -64,7 +66,12 @@ def fuse(optimizers: Iterable[Optimizer]) -> None:
 def _fusible(group: dict[str, Any]) -> bool:
     asked = any(group[k] for k in ("foreach", "capturable", "differentiable"))
     fitting = (p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in group["params"])
-    return not asked and all(fitting)
+    return not asked and all(fitting) and not any(map(_misread, group["params"]))
+
+
+def _misread(weight: Tensor) -> bool:
+    """Whether fused Adam of CUDA takes a weight's layout for another: 1x1, before torch 2.5."""
+    return weight.is_cuda and weight.shape[2:] == (1, 1) and torch.__version__ < "2.5"
 
 
 @contextmanager

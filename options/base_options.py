@@ -20,9 +20,8 @@ from data.transforms import PREPROCESS
 from models.networks import DISCRIMINATORS, GENERATORS, INITS, NORMS, canonical_norm, same_weights
 from options import checks
 from options.parser import HelpFormatter, Parser
-from util import devices, distributed
+from util import devices, distributed, precision
 from util.errors import UserError
-from util.precision import PRECISIONS
 
 NEEDS_DATA = (
     "needs --dataroot, the folder of the dataset; python scripts/make_demo_dataset.py draws one"
@@ -63,6 +62,8 @@ class BaseOptions:
         with self.collecting():
             device = devices.choose_device(opt.gpu_ids if "gpu_ids" in self.given else None)
             opt.device, opt.gpu_ids = device, [device.index] if device.type == "cuda" else []
+            opt.precision = opt.precision or precision.default(device)
+            self.problems.extend(filter(None, [precision.problem(device, opt.precision)]))
         wrong += without_consequences(self.problems, wrong)
         if wrong:
             distributed.print_error_once(f"{self.program}: error: " + "\n".join(wrong))
@@ -136,8 +137,8 @@ class BaseOptions:
         launch("--epoch", default="latest", help="which epoch to load: a number or latest")
         launch("--load_iter", type=int, default=0, least=0, help="load iter_N instead, if over 0")
         add("--seed", type=int, default=0, least=0, most=2**63 - 1, help="seed of all randomness")
-        add("--precision", default="fp32", choices=PRECISIONS,
-            help="fp32 is exact, tf32 faster on CUDA; bf16 and fp16 are faster and coarser")
+        add("--precision", choices=precision.PRECISIONS, help="fp32 is exact; bf16 and fp16 are "
+            "faster and coarser; not given, tf32 on CUDA, which is in between, else fp32")
         add("--compile", action="store_true", help="compile the networks: slow to start, then fast")
         may_change("--verbose", action="store_true", help="print the networks layer by layer")
         may_change("--use_wandb", action="store_true", help="log to Weights & Biases as well")

@@ -24,11 +24,9 @@ def choose_device(gpu_ids: str | None) -> torch.device:
             print0(f"--gpu_ids 0: there is no CUDA GPU here, so this runs on {device}")
         return device
     ranks, ids = local_world_size(), ",".join(map(str, gpus))
-    if ranks > len(gpus) and gpu_ids is not None:
+    if len(gpus) < min(ranks, torch.cuda.device_count()):
         raise UserError(f"--gpu_ids {gpu_ids} names too few GPUs for {ranks} ranks; leave it out")
-    if ranks > len(gpus):
-        print0(f"warning: {ranks} ranks share {len(gpus)} GPUs (over gloo), which is slow")
-    elif world_size() == 1 and len(gpus) > 1:
+    if world_size() == 1 and len(gpus) > 1:
         print0(
             f"{len(gpus)} GPUs are here and one process trains on one, GPU {gpus[0]}; for all of "
             f"them: CUDA_VISIBLE_DEVICES={ids} torchrun --nproc_per_node={len(gpus)} train.py …"

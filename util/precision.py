@@ -25,11 +25,34 @@ PRECISIONS = {
 }
 
 
-def configure(device: torch.device, precision: str) -> None:
-    """Set up this process for a name in `PRECISIONS` and its device, now torch's current one."""
+def default(device: torch.device) -> str:
+    """What a device computes in where --precision is not given: on CUDA, as torch does, in TF32."""
+    return "tf32" if device.type == "cuda" and is_ampere(device) else "fp32"
+
+
+def is_ampere(device: torch.device) -> bool:
+    """Whether a CUDA device is from 2020 or later, so that it has TF32 and bfloat16."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def problem(device: torch.device, precision: str) -> str | None:
+    """Why a device cannot compute in this precision, and what to use; None if it can."""
+    if precision == "bf16" and device.type == "cuda" and not is_ampere(device):
+        return f"--precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use fp16"
+    if precision == "fp16" and device.type == "mps":
+        return "--precision fp16: torch scales no losses on MPS; use bf16 or fp32"
+    return None
+
+
+def configure(device: torch.device, precision: str, fixed_shapes: bool) -> None:
+    """Set up this process for a name in `PRECISIONS` and its device, now torch's current one.
+
+    With `fixed_shapes`, one size of images, cuDNN tries its algorithms and keeps the fastest.
+    """
     row = PRECISIONS[precision]
     torch.backends.cuda.matmul.allow_tf32 = row.tf32
     torch.backends.cudnn.allow_tf32 = row.tf32
+    torch.backends.cudnn.benchmark = fixed_shapes
     if device.type == "cuda":  # events and pinned memory are the current device's
         torch.cuda.set_device(device)
     if device.type == "cpu":
@@ -61,6 +84,7 @@ def compile_networks(nets: Iterable[nn.Module], graphs: bool, fixed_shapes: bool
     from torch._dynamo import config  # takes a second, so not at the top
 
     config.cache_size_limit = 64  # networks of one class share it: 8 would be too few
+    config.optimize_ddp = False  # it would cut the networks into pieces, and fails on some
     mode = "reduce-overhead" if graphs else None
     for net in nets:
         net.compile(dynamic=False if fixed_shapes else None, mode=mode)

@@ -1,9 +1,12 @@
 """The wrapper on real ranks; devices, options and seeds in the environment that torchrun makes."""
 
+import atexit
 import contextlib
 import io
 import os
 import re
+import signal
+import sys
 import warnings
 from collections import Counter
 
@@ -430,14 +433,43 @@ def test_the_device_is_that_of_the_rank_on_its_own_machine(job, gpus, monkeypatc
     assert device() == "cuda:1"
 
 
-def test_ranks_that_share_a_gpu_are_warned_of_it(job, gpus, capsys):
+@pytest.mark.parametrize("given", [None, "0"])
+def test_a_launcher_may_show_each_rank_one_gpu_only(given, job, gpus, capsys):
+    """As SLURM does: all are called cuda:0."""
     gpus(1)
-    job(2, rank=0)
-    assert device() == "cuda:0"
-    assert re.search("warning: 2 ranks share 1 GPU", capsys.readouterr().out)
-    job(2, rank=1)
-    assert device() == "cuda:0"
+    for rank in range(2):
+        job(2, rank)
+        assert device(given) == "cuda:0"
     assert capsys.readouterr().out == ""
+
+
+def backend_for(gpu_ids, path):
+    """Which backend a rank asks for whose GPUs have these ids ("": none), and what it says."""
+    store = dist.FileStore(str(path), dist.get_world_size())
+    heard, asked = io.StringIO(), []
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(heard):
+        patch.setattr(ranks_module, "store", lambda: store)
+        patch.setattr(ranks_module, "gpu_id", lambda device: gpu_ids[dist.get_rank()])
+        patch.setattr(dist, "init_process_group", lambda name, **more: asked.append(name))
+        patch.setattr(dist, "destroy_process_group", lambda: None)
+        with distributed.job(torch.device("cpu"), 1.0):
+            pass
+    return asked, heard.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("gpu_ids", "backend", "warns"),
+    [
+        (["GPU-1", "GPU-2", "GPU-3", "GPU-4"], "cpu:gloo,cuda:nccl", False),
+        (["GPU-1", "GPU-2", "GPU-3", "GPU-1"], "gloo", True),  # the last one alone may know
+        (["GPU-1", "GPU-2", "GPU-3", ""], "gloo", True),
+        (["", "", "", ""], "gloo", False),
+    ],
+)
+def test_all_ranks_agree_on_nccl_or_none_uses_it(four, tmp_path, gpu_ids, backend, warns):
+    answers = four(backend_for, gpu_ids, tmp_path / "store")
+    assert [asked for asked, _ in answers] == [[backend]] * 4
+    assert ["which is slow" in said for _, said in answers] == [warns, False, False, False]
 
 
 def test_a_given_list_shorter_than_the_ranks_is_refused(job, gpus):
@@ -504,14 +536,18 @@ def lose_rank_1(how, path):
     net = distributed.wrap(nn.Conv2d(3, 3, 1), norm="none")
     if dist.get_rank() == 1:
         os._exit(9)
+
+    def main():
+        if how == "backward":  # not a collective of ours
+            net(torch.ones(1, 3, 2, 2)).sum().backward()
+        else:
+            distributed.gather_everywhere(1)
+
     heard = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(heard):
-        patch.setattr(program, "_join", lambda *args: None)  # it has joined
-        with pytest.raises(SystemExit) as exit, distributed.job(torch.device("cpu"), 1.0):
-            if how == "backward":  # not a collective of ours
-                net(torch.ones(1, 3, 2, 2)).sum().backward()
-            else:
-                distributed.gather_everywhere(1)
+        patch.setattr(os, "_exit", sys.exit)
+        with pytest.raises(SystemExit) as exit:
+            distributed.run(main)
     path.write_text(f"{exit.value.code}: {heard.getvalue()}")
 
 
@@ -529,25 +565,39 @@ def test_a_rank_that_lost_the_others_says_so_without_a_traceback(how, tmp_path):
     [
         (UserError("no image"), 0, 2, "error: no image\n"),
         (UserError("no image"), 1, 2, ""),  # rank 0 is taken to have said it
-        (ValueError("a bug"), 0, ValueError, ""),  # python prints the traceback
+        (ValueError("a bug"), 0, 1, "\nValueError: a bug\n"),
         (ValueError("a bug"), 1, 1, ""),
-        (FileNotFoundError(2, "No such file", "/data/igloo/x.txt"), 0, FileNotFoundError, ""),
-        (RuntimeError("cannot open /data/gloo/x.cc"), 0, RuntimeError, ""),
+        (FileNotFoundError(2, "No such file", "/igloo/x.txt"), 0, 1, "\nFileNotFoundError: "),
+        (RuntimeError("cannot open /data/gloo/x.cc"), 0, 1, "\nRuntimeError: cannot open"),
         (dist.DistNetworkError("the store is gone"), 0, 1, "rank 0 lost the other ranks"),
+        (KeyboardInterrupt(), 0, 130, "interrupted\n"),
+        (KeyboardInterrupt(), 1, 130, ""),
     ],
 )
-def test_errors_leave_a_job(error, rank, leaves_with, says, job, monkeypatch, capsys):
+def test_a_rank_that_fails_says_so_and_waits_for_nobody(
+    error, rank, leaves_with, says, job, monkeypatch, capsys
+):
+    """With NCCL the end of the process group waits for collectives that never come."""
     job(2, rank)
-    left = []
-    monkeypatch.setattr(program, "_join", lambda *args: None)
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "destroy_process_group", lambda: left.append(True))
-    with pytest.raises((SystemExit, Exception)) as raised:
+
+    def main():
         with distributed.job(torch.device("cpu"), 1.0):
             raise error
-    assert getattr(raised.value, "code", type(raised.value)) == leaves_with
+
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))  # put back afterwards
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
+    monkeypatch.setattr(program, "exchange", lambda value: ["", ""])
+    monkeypatch.setattr(program, "_join", lambda *args: None)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: pytest.fail("it would wait"))
+    monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: None)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as exit:
+        distributed.run(main)
+    assert exit.value.code == leaves_with
     said = capsys.readouterr().err
-    assert bool(said) == bool(says) and says in said and left == [True]
+    assert bool(said) == bool(says) and says in said
 
 
 def test_the_stand_in_takes_any_call():

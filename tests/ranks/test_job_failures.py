@@ -198,6 +198,28 @@ def test_an_image_that_one_rank_cannot_read_ends_the_job_with_one_message(here, 
     assert counters() == [(1, 2, 2)]
 
 
+NO_END = """
+import time
+import torch.distributed as dist
+dist.destroy_process_group = lambda: time.sleep(600)  # as NCCL's with a collective that never comes
+"""
+
+
+@IN_PROC
+def test_a_rank_that_fails_does_not_wait_for_the_process_group_to_end(here, tmp_path):
+    data = pairs(tmp_path / "data", 4)
+    broken = data / "train" / "4.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    program = tmp_path / "without_end.py"
+    program.write_text(NO_END + WITH_PLUG_IN)
+    argv = arguments(data, *ENDLESS, "--serial_batches")
+    with job(tmp_path, program, *argv, ranks=3) as running:
+        until_it_fails(running)
+        output = check_the_end(running)
+    assert output.count("error: ") == 1
+    assert f"error: cannot read the image {broken}" in output
+
+
 MODEL = """
 import os
 

@@ -233,6 +233,14 @@ def test_channels_last_is_chosen_where_it_gains(device, precision, training, las
     assert any(formats_in(net, torch.zeros(1, 3, 128, 128))) is last
 
 
+@pytest.mark.parametrize("device, last", [("cpu", True), ("cuda", False)])
+def test_a_resnet_stays_contiguous_on_cuda(device, last):
+    """Its reflection padding returns contiguous images there."""
+    net = NETS["resnet"]()
+    cpu_layers.swap_in(net, torch.device(device), "bf16")
+    assert any(formats_in(net, torch.zeros(1, 3, 128, 128))) is last
+
+
 @pytest.mark.parametrize("precision, last", [("fp32", False), ("bf16", True)])
 def test_a_norm_that_is_not_exact_in_channels_last_never_sees_it_in_float32(precision, last):
     """SyncBatchNorm sums a channel in one go: the network it is in stays contiguous."""

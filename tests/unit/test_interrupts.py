@@ -12,13 +12,14 @@ import pytest
 import torch
 from conftest import TINY, write_images
 from jobs import WITH_PLUG_IN
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchrun import ranks, torchrun
 
 import models
 import train
 from util import distributed
 from util.errors import UserError
-from util.training.interrupts import StepMonitor
+from util.training.interrupts import StepMonitor, _flags
 
 # A model that goes wrong in the way, at the step and on the rank that SICK says.
 MODEL = """
@@ -61,6 +62,33 @@ class SickModel(TemplateModel):
 
     none = weights
 """
+
+
+class Kernels(TorchDispatchMode):
+    """Counts what a GPU would be asked to compute."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        views = ("aten::detach", "aten::view", "aten::_unsafe_view", "aten::alias")
+        self.count += function._schema.name not in views
+        return function(*args, **(kwargs or {}))
+
+
+def test_looking_at_the_losses_costs_a_gpu_few_kernels():
+    losses = [torch.zeros((), device="meta", dtype=torch.bfloat16) for _ in range(8)]
+    with Kernels() as kernels:
+        flags = _flags(15, losses)
+    assert flags.device.type == "meta" and flags.shape == (2,) and flags.dtype == torch.float32
+    assert kernels.count < 10
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_every_kind_of_loss_is_looked_at(bad):
+    good = [torch.tensor(1.0), torch.tensor([2.0, 3.0]), torch.tensor(1e300, dtype=torch.float64), 4, 5.0]
+    assert _flags(0, good).tolist() == [0, 0] and _flags(15, []).tolist() == [15, 0]
+    for loss in (torch.tensor(bad), torch.tensor([1.0, bad]), bad):
+        assert _flags(15, [*good, loss]).tolist() == [15, 1]
 
 
 @pytest.fixture

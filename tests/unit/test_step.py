@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,12 +20,15 @@ from small_models import (
     parameters,
 )
 from torch import nn
+from torch.torch_version import TorchVersion
 from torchrun import ranks
 
 import train
 from models import networks, step
 from models.networks.activation_checkpointing import checkpoint_activations
 from models.template_model import TemplateModel
+from options.test_options import TestOptions
+from options.train_options import TrainOptions
 from util import devices, precision, rng
 from util.errors import UserError
 
@@ -284,11 +288,11 @@ def test_compiled_networks_on_two_ranks_with_synchronised_norms(tmp_path):
 # --- memory ------------------------------------------------------------------------------------
 
 
-def explained(*more):
+def explained(*more, text="CUDA out of memory. Tried to allocate 2.00 GiB"):
     model = build("pix2pix", *more)
 
     def run_out():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise RuntimeError(text)  # as torch.OutOfMemoryError is
 
     model.optimize_parameters = run_out
     with pytest.raises(UserError) as error:
@@ -302,6 +306,13 @@ def test_running_out_of_memory_names_size_batch_and_remedies_in_order():
     remedies = ["--accumulate 2", "--checkpoint_activations", "--precision bf16", "--batch_size",
                 "--crop_size"]  # fmt: skip
     assert sorted(remedies, key=message.index) == remedies
+
+
+@pytest.mark.parametrize(
+    "text", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"]
+)
+def test_libraries_that_run_out_of_memory_are_understood(text):
+    assert "out of memory" in explained(text=text)
 
 
 def test_what_is_in_use_is_no_remedy():
@@ -324,15 +335,69 @@ def test_peak_memory_is_a_phrase_with_a_number():
 
 def test_precision_settings_reach_torch(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    precision.configure(torch.device("cpu"), "fp32")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    precision.configure(torch.device("cpu"), "fp32", fixed_shapes=False)
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
-    precision.configure(torch.device("cpu"), "tf32")
+    assert not torch.backends.cudnn.benchmark
+    precision.configure(torch.device("cpu"), "tf32", fixed_shapes=True)
     assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.benchmark
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Makes this machine look as if it had a GPU of a compute capability."""
+
+    def pretend(*capability):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+    return pretend
+
+
+@pytest.mark.parametrize("options", [TrainOptions, TestOptions])
+def test_a_gpu_computes_as_torch_does_unless_told_otherwise(options, gpu):
+    argv = ["--dataroot", "none", "--name", "n"]
+    for capability, default in ((9, 0), "tf32"), ((8, 0), "tf32"), ((7, 5), "fp32"):
+        gpu(*capability)
+        assert options().parse(argv).precision == default
+        assert options().parse([*argv, "--precision", "fp32"]).precision == "fp32"
+    assert options().parse([*argv, "--gpu_ids", "-1"]).precision == "fp32"
+
+
+def test_a_precision_that_the_device_lacks_is_refused(gpu, monkeypatch, capsys):
+    gpu(7, 0)
+    argv = ["--dataroot", "none", "--precision"]
+    with pytest.raises(SystemExit):
+        TrainOptions().parse([*argv, "bf16"])
+    assert "--precision bf16: Tesla V100 has no bfloat16; use fp16" in capsys.readouterr().err
+    assert TrainOptions().parse([*argv, "fp16"]).precision == "fp16"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(SystemExit):
+        TrainOptions().parse([*argv, "fp16"])
+    assert "--precision fp16" in capsys.readouterr().err
+    assert TrainOptions().parse([*argv, "bf16"]).precision == "bf16"
+
+
+def test_fused_adam_is_kept_from_layouts_that_it_misreads(monkeypatch):
+    """Before torch 2.5, CUDA's took a 1x1 convolution in channels_last for a contiguous one."""
+    weights = {"params": [SimpleNamespace(
+        device=torch.device("cuda"), is_cuda=True, is_floating_point=lambda: True, shape=shape)
+        for shape in [torch.Size((8,)), torch.Size((8, 4, 3, 3)), torch.Size((8, 4, 1, 1))]
+    ]}  # fmt: skip
+    plain = dict.fromkeys(("foreach", "capturable", "differentiable"))
+    assert step._fusible(plain | weights)
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.4.1"))
+    assert not step._fusible(plain | weights)
+    assert step._fusible(plain | {"params": weights["params"][:2]})
 
 
 def test_the_gpu_asked_for_is_the_current_one(monkeypatch):
     """--gpu_ids 1 in one process: events and the pinning thread do not name a device."""
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    precision.configure(torch.device("cuda", 1), "fp32")
+    precision.configure(torch.device("cuda", 1), "fp32", fixed_shapes=False)
     assert chosen == [torch.device("cuda", 1)]

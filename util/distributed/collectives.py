@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -23,6 +24,13 @@ def from_main(compute: Callable[[], T]) -> T:
     if ranks.is_main():
         ranks.store().set(key, json.dumps(compute()))
     return json.loads(ranks.store().get(key))
+
+
+def exchange(value: T) -> list[T]:
+    """The values of all ranks, for JSON, in their order; also before they have joined."""
+    key = f"value{next(_values)} of rank"
+    ranks.store().set(f"{key} {ranks.rank()}", json.dumps(value))
+    return [json.loads(ranks.store().get(f"{key} {n}")) for n in range(ranks.world_size())]
 
 
 def broadcast(value: T) -> T:
@@ -64,21 +72,17 @@ def gather_everywhere(value: T) -> list[T]:
 def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_initialized():
-        dist.barrier()
+        dist.all_reduce(torch.zeros(()))  # not dist.barrier, which takes the GPU where there is one
 
 
 def mean(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     """Each value, a scalar tensor or a number, averaged over the ranks."""
     floats = [float(v.item() if isinstance(v, Tensor) else v) for v in values.values()]
     if dist.is_initialized() and floats:
-        total = torch.tensor(floats, dtype=torch.float64).to(_collective_device())
+        total = torch.tensor(floats, dtype=torch.float64)
         dist.all_reduce(total)
         floats = (total / ranks.world_size()).tolist()
     return dict(zip(values, floats, strict=True))
-
-
-def _collective_device() -> str:
-    return "cuda" if dist.get_backend() == "nccl" else "cpu"
 
 
 class StepFlags:
@@ -93,7 +97,6 @@ class StepFlags:
     def cast(self, flags: Tensor) -> list[float]:
         """The maxima over the ranks of `flags`, (n,) float32; on a GPU of the call before."""
         if dist.is_initialized():
-            flags = flags.to(_collective_device())
             dist.all_reduce(flags, dist.ReduceOp.MAX)
         if flags.device.type != "cuda":
             return flags.tolist()
@@ -107,5 +110,11 @@ class StepFlags:
         if self._pending is None:
             return []
         (host, event), self._pending = self._pending, None
-        event.synchronize()
+        wait_for(event)
         return host.tolist()
+
+
+def wait_for(event: torch.cuda.Event) -> None:
+    """Wait for the device, and hear signals: in `event.synchronize()` Python is deaf to them."""
+    while not event.query():
+        time.sleep(1e-4)

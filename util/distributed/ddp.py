@@ -57,7 +57,7 @@ def wrap(net: nn.Module, norm: str) -> nn.Module:
         dist.broadcast(tensor.detach(), 0)
     if not any(p.requires_grad for p in net.parameters()):
         return net
-    wrapped = DistributedDataParallel(net)
+    wrapped = DistributedDataParallel(net, gradient_as_bucket_view=True)
     wrapped.broadcast_buffers = False  # D runs twice before one backward, which needs the old ones
     if wrapped.device.type == "cpu":  # else the first backward changes the order of gloo's sums
         wrapped.reducer._push_all_rebuilt_params()

@@ -1,5 +1,6 @@
 """A program and the job of several ranks that it may be: how it joins them, and how it ends."""
 
+import atexit
 import io
 import itertools
 import logging
@@ -9,16 +10,18 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from util.distributed import ranks
+from util.distributed.collectives import exchange
 from util.errors import UserError, printable
 
 # gloo raises a plain RuntimeError: "[/…/gloo/transport/tcp/pair.cc:561] Connection closed by peer"
@@ -27,19 +30,43 @@ _groups = itertools.count()
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a program: a UserError ends in its one message and exit status 2, without a traceback."""
+    """Run a program on this rank; how it fails is told once for the whole job.
+
+    A UserError is its one message (exit status 2). Another exception keeps its traceback, on the
+    first rank that has one; a rank that only lost the others, or waited too long for them, says so
+    if no other has reported an error (status 1). After an error no rank waits for another: what
+    NCCL does at the end would wait for collectives that never come.
+    """
     for name in ("stdout", "stderr"):
         setattr(sys, name, BestEffort(getattr(sys, name)))
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         main()
+        return
     except UserError as error:
-        _exit(error, 2)
+        print_error_once(f"{os.path.basename(sys.argv[0])}: error: {error}")
+        status = 2
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun passes on another
         if ranks.is_main():
-            print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(130)
+            print("interrupted", file=sys.stderr)
+        status = 130
+    except Exception as error:
+        if ranks.world_size() == 1:
+            raise
+        from_gloo = type(error) is RuntimeError and GLOO_ERROR.match(str(error))
+        if from_gloo or isinstance(error, dist.DistError):  # NCCL or the store
+            lost = f"rank {ranks.rank()} lost the other ranks: one was killed, or hangs"
+            print_error_once(f"{os.path.basename(sys.argv[0])}: error: {lost}")
+        elif _is_first_to_fail():
+            traceback.print_exc()
+        status = 1
+    if not dist.is_initialized():
+        sys.exit(status)
+    atexit._run_exitfuncs()  # which end the loader's workers
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class BestEffort:
@@ -73,36 +100,29 @@ def one_process_only() -> None:
 
 @contextmanager
 def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
-    """Join the ranks for the length of a block; in a job of one process, nothing.
+    """Join the ranks for the length of a block, which `run` is around; on one rank, nothing.
 
-    A UserError is printed once for the whole job (exit status 2), another exception keeps its
-    traceback on the first rank that has one, and a rank that only lost the others, or waited too
-    long for them, says so if no other rank reported an error (exit status 1).
+    All use NCCL, for what is on GPUs, where each has a GPU of its own; else all use gloo.
     """
     if ranks.world_size() == 1:
         yield
         return
+    gpus = exchange(ranks.gpu_id(device))
+    nccl = all(gpus) and len(set(gpus)) == len(gpus)
+    if any(gpus) and not nccl:
+        ranks.print0("warning: several ranks share a GPU (over gloo), which is slow")
+    _join(device, nccl, timedelta(minutes=timeout_minutes))
     try:
-        _join(device, timedelta(minutes=timeout_minutes))
         yield
-    except UserError as error:
-        _exit(error, 2)
-    except Exception as error:
-        from_gloo = type(error) is RuntimeError and GLOO_ERROR.match(str(error))
-        if from_gloo or isinstance(error, dist.DistError):  # NCCL or the store
-            _exit(f"rank {ranks.rank()} lost the other ranks: one was killed, or hangs", 1)
-        if not _is_first_to_fail():
-            raise SystemExit(1) from None
+    except SystemExit:  # all ranks leave: a signal came
+        dist.destroy_process_group()
         raise
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    dist.destroy_process_group()
 
 
-def _join(device: torch.device, timeout: timedelta) -> None:
-    nccl = device.type == "cuda" and torch.cuda.device_count() >= ranks.local_world_size()
+def _join(device: torch.device, nccl: bool, timeout: timedelta) -> None:
     dist.init_process_group(
-        "nccl" if nccl else "gloo",
+        "cpu:gloo,cuda:nccl" if nccl else "gloo",  # objects and numbers stay on the CPU
         store=dist.PrefixStore(f"group{next(_groups)}", ranks.store()),
         rank=ranks.rank(),
         world_size=ranks.world_size(),
@@ -112,11 +132,6 @@ def _join(device: torch.device, timeout: timedelta) -> None:
     if not ranks.is_main():
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
-
-
-def _exit(error: object, status: int) -> NoReturn:
-    print_error_once(f"{os.path.basename(sys.argv[0])}: error: {error}")
-    sys.exit(status)
 
 
 def print_error_once(message: str) -> None:

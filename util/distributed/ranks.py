@@ -1,6 +1,7 @@
 """Which rank this process is, what only rank 0 does, and the launcher that started the ranks."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,6 +42,14 @@ def local_world_size() -> int:
 def is_main() -> bool:
     """Whether this process is rank 0, which writes files and prints."""
     return rank() == 0
+
+
+def gpu_id(device: torch.device) -> str:
+    """What tells the GPU of a device from all others in the world; "" for another device."""
+    if device.type != "cuda":
+        return ""
+    found = torch.cuda.get_device_properties(device)  # torch 2.4 tells no UUID
+    return str(getattr(found, "uuid", f"{socket.gethostname()} {device}"))
 
 
 class NoOp:

@@ -1,6 +1,5 @@
 """Batch norm over the batch of all ranks, on the CPU as on CUDA."""
 
-import itertools
 from typing import Any
 
 import torch
@@ -9,20 +8,19 @@ from torch import Tensor, nn
 
 
 def convert(net: nn.Module) -> nn.Module:
-    """Replace every BatchNorm in `net`, which is on its device; weights and buffers stay.
-
-    On CUDA it becomes torch's own nn.SyncBatchNorm, which refuses CPU tensors; there the one below.
-    """
+    """Replace every BatchNorm in `net`, torch's SyncBatchNorm too; weights and buffers stay."""
     net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     for module in net.modules():
-        tensors = itertools.chain(module.parameters(), module.buffers())
-        if type(module) is nn.SyncBatchNorm and not any(tensor.is_cuda for tensor in tensors):
+        if type(module) is nn.SyncBatchNorm:
             module.__class__ = SyncBatchNorm  # type: ignore[assignment]
     return net
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """nn.SyncBatchNorm for the CPU; unlike it, differentiable twice, as for a gradient penalty."""
+    """nn.SyncBatchNorm on any device; unlike it, differentiable twice, for a gradient penalty.
+
+    On CUDA the host waits for nothing.
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -36,7 +34,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         dims = [0, *range(2, input.dim())]
         shape = [1, -1] + [1] * (input.dim() - 2)
         x = input.to(torch.promote_types(input.dtype, torch.float32))  # half is too coarse to sum
-        own_count = x.new_tensor([x.numel() // x.shape[1]])
+        own_count = x.new_full((1,), x.numel() // x.shape[1])
         sums = SumOverRanks.apply(torch.cat([x.sum(dims), own_count]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
@@ -44,11 +42,11 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         variance = SumOverRanks.apply(centred.square().sum(dims)) / count
         if self.track_running_stats:
             batches = self.get_buffer("num_batches_tracked").add_(1)
-            weight = 1 / batches.item() if self.momentum is None else self.momentum
+            weight = 1 / batches if self.momentum is None else self.momentum
             unbiased = variance * count / (count - 1)
             for name, value in (("running_mean", mean), ("running_var", unbiased)):
                 running = self.get_buffer(name)
-                running.lerp_(value.detach().to(running.dtype), weight)
+                running.add_((value.detach().to(running.dtype) - running) * weight)
         output = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
             output = output * self.weight.view(shape)

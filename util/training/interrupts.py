@@ -6,12 +6,13 @@ device). `Progress` then sees `stop`, saves unless this step was just saved, and
 prints how to continue and exits with 128 + number. A second Ctrl-C exits at once, without saving.
 """
 
+import math
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import NoReturn
 
@@ -64,8 +65,7 @@ class StepMonitor(ExitStack):
         if distributed.launcher_is_gone():
             self._signal = self._signal or signal.SIGTERM
         self._pending.append((where, losses, paths))
-        bad = (torch.zeros(()) + sum(map(_nan_unless_finite, losses.values()))).isnan()
-        self._take(self._flags.cast(torch.stack([bad * 0 + self._signal, bad * 1]).float()))
+        self._take(self._flags.cast(_flags(self._signal, losses.values())))
 
     def settle(self) -> None:
         """Hear of all steps so far, before something is written that must be good."""
@@ -91,14 +91,22 @@ class StepMonitor(ExitStack):
             )
 
 
-def _nan_unless_finite(value: Tensor | float) -> Tensor | float:
-    """NaN if the value holds an infinity or a NaN, else 0; does not wait for the device."""
-    return (value.detach() * 0).sum() if isinstance(value, Tensor) else value * 0
+@torch.no_grad()
+def _flags(signal_number: int, losses: Collection[Tensor | float]) -> Tensor:
+    """(2,) float32: the signal, and whether a loss is not finite; does not wait for the device."""
+    values = [torch.as_tensor(value).reshape(-1) for value in losses]
+    bad = not all(v.isfinite().all() for v in values if v.device.type == "cpu")
+    on_device = [value for value in values if value.device.type != "cpu"]
+    if not on_device:
+        return torch.tensor([signal_number, bad], dtype=torch.float32)
+    nan_if_bad = torch.cat(on_device).mul(math.nan if bad else 0).sum()  # few and small kernels
+    return torch.stack([torch.full_like(nan_if_bad, signal_number), nan_if_bad.isnan()]).float()
 
 
 def _bad(losses: Losses, paths: Sequence[str]) -> str:
     """A phrase about the losses that are not finite and their batch; empty if all are."""
-    found = {k: torch.as_tensor(v).sum() for k, v in losses.items() if _nan_unless_finite(v) != 0}
+    sums = {name: torch.as_tensor(value).sum() for name, value in losses.items()}
+    found = {name: value for name, value in sums.items() if not value.isfinite()}
     bad = [f"loss {name} is {value.item()}" for name, value in found.items()]
     shown = ", ".join(map(str, paths[:4])) + (", …" if len(paths) > 4 else "")
     return f"{', '.join(bad)} in the batch of {shown}" if bad else ""

@@ -63,8 +63,9 @@ def swap_in(net: nn.Module, device: torch.device, precision: str, training: bool
     """Let the networks of this program that are in `net` use the faster layers, in place.
 
     In training they compute in channels_last where that is faster and harmless: in half precision
-    (`util.precision.PRECISIONS`), and in float32 on a CPU unless another batch norm is in there (so
-    call this after `distributed.wrap`). In testing the memory format, and the last bit, stay.
+    (`util.precision.PRECISIONS`), but not a ResNet on CUDA, where reflection padding returns
+    contiguous images; and in float32 on a CPU unless another batch norm is in there (so call this
+    after `distributed.wrap`). In testing the memory format, and the last bit, stay.
     """
     swap_out(net)
     for part in list(net.modules()):
@@ -73,8 +74,9 @@ def swap_in(net: nn.Module, device: torch.device, precision: str, training: bool
                 layer.__class__ = _faster(layer)
             norms = [layer for layer in part.modules() if isinstance(layer, _BatchNorm)]
             exact = all(isinstance(norm, BatchNorm2d) for norm in norms)
-            half = precision in ("bf16", "fp16") and device.type in ("cpu", "cuda")
-            if training and (half or (device.type == "cpu" and exact)):
+            half, on_cpu = precision in ("bf16", "fp16"), device.type == "cpu"
+            half_on_cuda = half and device.type == "cuda" and type(part) is not ResnetGenerator
+            if training and (half_on_cuda or (on_cpu and (half or exact))):
                 part.__class__ = IN_CHANNELS_LAST[type(part)]
 
 
