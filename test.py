@@ -22,6 +22,7 @@ from models.inference.batching import image_batches
 from models.inference.half_precision import to_half_precision
 from options.test_options import TestOptions, with_batch_size_1
 from util import checkpoint, distributed, rng
+from util.devices import on_device
 from util.precision import PRECISIONS, configure
 from util.reports.results_page import Results
 from util.run_record import save_options
@@ -55,7 +56,7 @@ def ready_model(opt: Namespace) -> BaseModel:
 def test_images(model: BaseModel, loader: Loader, opt: Namespace, folder: Path) -> int:
     """Write the results of the first --num_test images, in one pass; returns how many."""
     count = int(min(len(loader), opt.num_test))
-    images = itertools.islice(loader, count)
+    images = on_device(itertools.islice(loader, count), opt.device)
     bar = tqdm(total=count, unit="image", disable=not sys.stderr.isatty())
     with Results(opt, folder) as results, bar:
         for batch in image_batches(model, images, opt.batch_size, opt.compile):

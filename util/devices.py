@@ -1,7 +1,10 @@
-"""Which device to train on, among those that this machine has, and how much memory it took."""
+"""Devices: which one to use, copies that it makes while it computes, and the memory it took."""
 
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+import numpy as np
 import torch
 
 from util.distributed import local_rank, local_world_size, print0, world_size
@@ -51,6 +54,44 @@ def gpus_to_use(gpu_ids: str | None) -> list[int]:
             "leave the flag out for the best device, or use --gpu_ids -1 for the CPU"
         )
     return ids
+
+
+def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """The same batches; on CUDA their tensors, in pinned memory, are copied during a step.
+
+    A step only queues its work, so the copy of the next batch starts while it is computed.
+    """
+    copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+    for batch in batches:
+        if copying and isinstance(batch, dict):  # the model copies what is not copied here
+            steps = torch.cuda.current_stream(device)
+            with torch.cuda.stream(copying):
+                batch = {name: _copied(value, device, steps) for name, value in batch.items()}
+            steps.wait_stream(copying)
+        yield batch
+
+
+def _copied(value: Any, device: torch.device, reader: torch.cuda.Stream) -> Any:
+    if isinstance(value, torch.Tensor):
+        value = value.to(device, non_blocking=True)
+        value.record_stream(reader)  # its memory must not be reused before `reader` has read it
+    return value
+
+
+class HostCopy:
+    """A tensor on its way to main memory; a GPU copies while Python continues."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._arrived = torch.cuda.Event() if tensor.is_cuda else None
+        self._host = tensor.to("cpu", non_blocking=tensor.is_cuda)  # into pinned memory
+        if self._arrived:
+            self._arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def numpy(self) -> np.ndarray:
+        """The values; waits for them, and may be called from any thread."""
+        if self._arrived:
+            self._arrived.synchronize()
+        return self._host.numpy()
 
 
 def peak_memory(device: torch.device) -> str:

@@ -34,9 +34,14 @@ def tensor2im(input_image: Any, imtype: type = np.uint8) -> Any:
     return _levels(image).cpu().numpy().astype(imtype)
 
 
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """What `tensor2im` makes of each image of (N, C, H, W), on their device: (N, H, W, 3) uint8."""
-    return _levels(images).to(torch.uint8).contiguous()
+def to_uint8(images: Any) -> torch.Tensor:
+    """What `tensor2im` makes of each image of (N, C, H, W), on their device: (N, H, W, 3) uint8.
+
+    People's own models may show a (C, H, W) tensor or a numpy image: then N is 1.
+    """
+    if isinstance(images, torch.Tensor) and images.dim() == 4:
+        return _levels(images).to(torch.uint8).contiguous()
+    return torch.from_numpy(tensor2im(images))[None]
 
 
 def _levels(images: torch.Tensor) -> torch.Tensor:

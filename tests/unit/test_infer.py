@@ -4,6 +4,7 @@ import gc
 import json
 import threading
 import time
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +19,9 @@ import test
 from models import networks
 from models.inference import batching, half_precision
 from models.networks.generators import ResnetGenerator, UnetGenerator
+from util.background import QUEUE, Background
 from util.errors import UserError
 from util.reports import results_page
-from util.reports.results_page import HostCopy, ImageWriter
 from util.util import tensor2im, to_uint8
 
 SMALL_UNET = ["--netG", "unet_128", "--crop_size", "128", "--ngf", "2"]
@@ -293,37 +294,33 @@ def test_pixels_are_those_of_numpy(channels, dtype):
             assert np.array_equal(tensor2im(image), expected)
 
 
-def black(count=1):
-    return HostCopy(torch.zeros(count, 8, 8, 3, dtype=torch.uint8))
+def test_results_are_on_disk_after_the_block(tmp_path):
+    opt = Namespace(name="n", phase="test", epoch="5", display_winsize=8, aspect_ratio=1.0)
+    levels = torch.tensor([-1.0, 1.0, 0.0]).view(3, 1, 1, 1).expand(3, 3, 8, 8)
+    with results_page.Results(Namespace(**vars(opt), use_wandb=False), tmp_path) as results:
+        results.add(["a/1.jpg", "2.jpg"], {"fake": levels})  # the third only fills up the batch
+    written = sorted((tmp_path / "images").iterdir())
+    assert [path.name for path in written] == ["1_fake.png", "2_fake.png"]
+    assert [np.asarray(Image.open(path)).mean() for path in written] == [0, 255]
 
 
-def test_what_a_writer_was_given_is_on_disk_after_its_block(tmp_path):
-    batch = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 8, 8, 3).contiguous()
-    paths = [tmp_path / f"{i}.png" for i in range(2)]  # the third only fills up
-    with ImageWriter() as writer:
-        writer.add(HostCopy(batch), paths)
-    assert [np.asarray(Image.open(path)).mean() for path in paths] == [0, 1]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_writer_waits_rather_than_pile_up_images(tmp_path, monkeypatch):
+def test_calls_in_the_background_wait_rather_than_pile_up():
     gate, waiting = threading.Semaphore(0), []
-    monkeypatch.setattr(results_page, "save_image", lambda *a: gate.acquire())
 
-    def add_all(writer):
+    def add_all(background):
         for number in range(50):
-            writer.add(black(), [tmp_path / f"{number}.png"])
+            background.add(gate.acquire)
             waiting.append(number)
 
-    with ImageWriter() as writer:
-        adding = threading.Thread(target=add_all, args=(writer,))
+    with Background(3) as background:
+        adding = threading.Thread(target=add_all, args=(background,))
         adding.start()
         adding.join(0.5)
         at_rest = len(waiting)
         for _ in range(50):
             gate.release()
         adding.join()
-    assert (at_rest, len(waiting)) == (results_page.THREADS * results_page.QUEUE, 50)
+    assert (at_rest, len(waiting)) == (3 * QUEUE, 50)
 
 
 def test_an_image_that_cannot_be_written_is_one_message_and_no_page(here, tmp_path, monkeypatch):
@@ -340,21 +337,22 @@ def test_an_image_that_cannot_be_written_is_one_message_and_no_page(here, tmp_pa
     assert not list(Path("r/n/test_latest").glob("index*"))
 
 
-def test_an_error_of_the_last_image_is_raised_too(tmp_path):
-    with pytest.raises(UserError, match="cannot write .*nowhere"), ImageWriter() as writer:
-        writer.add(black(), [tmp_path / "nowhere" / "1.png"])
+@pytest.mark.parametrize("settle", [True, False])
+def test_an_error_in_the_background_is_raised_by_settle_or_at_the_end(settle):
+    with pytest.raises(ZeroDivisionError), Background() as background:
+        background.add(divmod, 1, 0)
+        if settle:
+            background.settle()
+            pytest.fail("settle did not raise it")
 
 
-def test_an_interrupt_drops_what_waits(tmp_path, monkeypatch):
-    saved = []
-    slow = lambda *a: time.sleep(0.1) or saved.append(a)  # noqa: E731
-    monkeypatch.setattr(results_page, "save_image", slow)
-    monkeypatch.setattr(results_page, "THREADS", 1)
-    with pytest.raises(KeyboardInterrupt), ImageWriter() as writer:
-        for number in range(results_page.QUEUE):
-            writer.add(black(), [tmp_path / f"{number}.png"])
+def test_an_interrupt_drops_what_waits():
+    done = []
+    with pytest.raises(KeyboardInterrupt), Background() as background:
+        for number in range(QUEUE):
+            background.add(lambda number=number: time.sleep(0.1) or done.append(number))
         raise KeyboardInterrupt
-    assert len(saved) <= 2
+    assert len(done) <= 2
 
 
 def pixels_held():
@@ -367,14 +365,14 @@ def pixels_held():
 @pytest.mark.parametrize("batch_size", ["1", "4"])
 def test_memory_does_not_grow_with_the_number_of_images(batch_size, here, tmp_path, monkeypatch):
     checkpoint(ngf=1)
-    add, held, before = ImageWriter.add, [], pixels_held()
+    add, held, before = Background.add, [], pixels_held()
 
-    def counting(self, copy, paths):
-        add(self, copy, paths)
-        if paths[-1].name == "last_fake.png":
+    def counting(self, write, *what):
+        add(self, write, *what)
+        if what[-1] == "last_fake.png":
             held.append(pixels_held() - before)
 
-    monkeypatch.setattr(ImageWriter, "add", counting)
+    monkeypatch.setattr(Background, "add", counting)
     argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "1", "--no_dropout"]
     argv += ["--crop_size", "32", "--batch_size", batch_size]
     for count in (24, 96):
@@ -383,7 +381,7 @@ def test_memory_does_not_grow_with_the_number_of_images(batch_size, here, tmp_pa
         (folder / "9.png").rename(folder / "last.png")
         run(folder, f"r{count}", *argv)
     # those in the queue, which keep their batch, and what a batch is computed from and to
-    most = results_page.THREADS * results_page.QUEUE + 8 * int(batch_size)
+    most = results_page.THREADS * QUEUE + 8 * int(batch_size)
     assert len(held) == 2 and max(held) <= most * 3 * 32 * 32 < 96 * 3 * 32 * 32
 
 

@@ -85,7 +85,13 @@ def test_looking_at_the_losses_costs_a_gpu_few_kernels():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_every_kind_of_loss_is_looked_at(bad):
-    good = [torch.tensor(1.0), torch.tensor([2.0, 3.0]), torch.tensor(1e300, dtype=torch.float64), 4, 5.0]
+    good = [
+        torch.tensor(1.0),
+        torch.tensor([2.0, 3.0]),
+        torch.tensor(1e300, dtype=torch.float64),
+        4,
+        5.0,
+    ]
     assert _flags(0, good).tolist() == [0, 0] and _flags(15, []).tolist() == [15, 0]
     for loss in (torch.tensor(bad), torch.tensor([1.0, bad]), bad):
         assert _flags(15, [*good, loss]).tolist() == [15, 1]

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from copy import copy
 from datetime import timedelta
@@ -13,7 +13,8 @@ import torch
 from tqdm import tqdm
 
 from util import checkpoint, distributed
-from util.devices import peak_memory
+from util.background import Background
+from util.devices import HostCopy, on_device, peak_memory
 from util.reports.loss_log import LossLog
 from util.reports.training_page import TrainingPage
 from util.reports.wandb_log import WandbLog
@@ -21,7 +22,7 @@ from util.run_record import save_options
 from util.training.interrupts import StepMonitor
 from util.training.protocols import Loader, Model
 from util.training.saver import Counters, Saver
-from util.util import tensor2im
+from util.util import to_uint8
 
 BAR: dict[str, Any] = {"unit": "image", "leave": False, "dynamic_ncols": True}
 
@@ -29,28 +30,6 @@ BAR: dict[str, Any] = {"unit": "image", "leave": False, "dynamic_ncols": True}
 def due(seen: int, step: int, every: int) -> bool:
     """Whether a counter that went up by `step` to `seen` has crossed a multiple of `every`."""
     return seen // every > (seen - step) // every
-
-
-def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    """The same batches; on CUDA their tensors, in pinned memory, are copied during a step.
-
-    A step only queues its work, so the copy of the next batch starts while it is computed.
-    """
-    copying = torch.cuda.Stream(device) if device.type == "cuda" else None
-    for batch in batches:
-        if copying and isinstance(batch, dict):  # the model copies what is not copied here
-            steps = torch.cuda.current_stream(device)
-            with torch.cuda.stream(copying):
-                batch = {name: _copied(value, device, steps) for name, value in batch.items()}
-            steps.wait_stream(copying)
-        yield batch
-
-
-def _copied(value: Any, device: torch.device, reader: torch.cuda.Stream) -> Any:
-    if isinstance(value, torch.Tensor):
-        value = value.to(device, non_blocking=True)
-        value.record_stream(reader)  # its memory must not be reused before `reader` has read it
-    return value
 
 
 class Stopwatch:
@@ -100,6 +79,7 @@ class Progress(ExitStack):
 
     def __enter__(self) -> "Progress":
         self.callback(self.wandb.close)
+        self.page_thread = self.enter_context(Background())
         self.callback(lambda: self.bar.close())  # that of the last epoch
         self.enter_context(self.monitor)
         return self
@@ -210,7 +190,7 @@ class Progress(ExitStack):
         if self.log:
             place = self.epoch, self.epoch_iter, self.total_iters
             distributed.print0(self.log.add(*place, *times, losses))
-        self.page.add_losses(self.epoch, self.total_iters, losses)
+        self.page_thread.add(self.page.add_losses, self.epoch, self.total_iters, losses)
         self.wandb.add(self.total_iters, losses)
         self.bar.set_postfix_str(f"{self._time_left()} left, {spent.share_waiting:.0%} waiting")
 
@@ -218,13 +198,21 @@ class Progress(ExitStack):
         with torch.no_grad():
             self.model.compute_visuals()  # on all ranks: it may run networks that synchronise
         if self.page or self.wandb:
-            images = {k: tensor2im(v) for k, v in self.model.get_current_visuals().items()}
+            visuals = self.model.get_current_visuals()
+            copies = {name: HostCopy(to_uint8(visual)[0]) for name, visual in visuals.items()}
             paths = [str(path) for path in self.model.get_image_paths()[:1]]
-            self.page.add_visuals(self.epoch, self.total_iters, images, captions=paths)
-            self.wandb.add(self.total_iters, images)
+            self.page_thread.add(self._show_copies, self.epoch, self.total_iters, copies, paths)
+
+    def _show_copies(
+        self, epoch: int, total_iters: int, copies: dict[str, HostCopy], paths: list[str]
+    ) -> None:
+        images = {name: copy.numpy() for name, copy in copies.items()}
+        self.page.add_visuals(epoch, total_iters, images, captions=paths)
+        self.wandb.add(total_iters, images)
 
     def _save(self, tags: list[str]) -> None:
         self.monitor.settle()
+        self.page_thread.settle()
         self.log.flush()
         place = {"epoch": self.epoch, "position": self.epoch_iter, "total_iters": self.total_iters}
         self.saver.save(tags, {**place, "images": len(self.loader)})
