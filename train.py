@@ -8,11 +8,13 @@ page with curves and images go to checkpoints/NAME.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 from data import create_dataset
 from models import create_model
 from options.train_options import TrainOptions
 from util import checkpoint, distributed, precision, rng
+from util.run_record import shared_options
 from util.training.progress import Progress
 
 
@@ -26,8 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(opt: argparse.Namespace) -> None:
     """Train as the options say, on this rank."""
+    distributed.check_same("options", partial(shared_options, opt))
     rng.seed_everything(opt.seed)
     loader = create_dataset(opt)
+    distributed.check_same("data", loader.listing)
     model = create_model(opt)
     checkpoint.make_folder(checkpoint.folder(opt))
     model.setup(opt)

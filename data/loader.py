@@ -12,6 +12,7 @@ import weakref
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -84,6 +85,13 @@ class Loader:
                 getattr(old, "_shutdown_workers", lambda: None)()
                 raise
         self.set_epoch(self.sampler.epoch + 1)  # for loops that do not say which
+
+    def listing(self) -> list[str]:
+        """The number of samples; path in the dataset, and size, of the files as far as known."""
+        root, paths = self.dataset.root, chain(*(paths for _, paths in self.dataset.to_cache()))
+        sizes = ((path, os.stat(path).st_size) for path in paths if os.path.exists(path))
+        files = [f"{os.path.relpath(path, root)} ({size} bytes)" for path, size in sizes]
+        return [f"{len(self.dataset)} samples", *files]
 
     def waiting_advice(self, share: float) -> str | None:
         """What to try if training waited for data for much of the time; `share` is 0 to 1."""

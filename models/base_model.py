@@ -35,6 +35,7 @@ class BaseModel(ABC):
     """
 
     needs: tuple[str, ...] = ()  # what a sample must have: "A", "B"
+    find_unused_parameters = False  # whether a step may leave out weights (several ranks ask)
 
     def __init__(self, opt: Namespace):
         self.opt = opt
@@ -102,7 +103,8 @@ class BaseModel(ABC):
             net.to(self.device)
         if self.isTrain:
             for name, net in self.named_networks().items():
-                setattr(self, f"net{name}", distributed.wrap(net, norm=opt.norm))
+                wrapped = distributed.wrap(net, opt.norm, self.find_unused_parameters)
+                setattr(self, f"net{name}", wrapped)
         for net in self._all(nn.Module):
             cpu_layers.swap_in(net, self.device, opt.precision, training=self.isTrain)
         if self.isTrain:

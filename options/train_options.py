@@ -11,6 +11,7 @@ from options.parser import Parser
 from util import checkpoint, distributed, restarts
 from util.restarts import SavedRun
 
+COMPILING = 60.0  # minutes, on the slowest rank, at most
 VISDOM = {  # accepted and ignored
     "display_id": 1, "display_server": "http://localhost", "display_env": "main",
     "display_port": 8097, "display_ncols": 4,
@@ -67,8 +68,6 @@ class TrainOptions(BaseOptions):
 
     def take_saved(self, opt: argparse.Namespace, argv: Sequence[str]) -> None:
         """Make the options of the run that is continued, if one is, the defaults."""
-        if not (opt.continue_train or restarts.was_restarted()):
-            return
         tag = checkpoint.tag(opt) if opt.continue_train else None
         self.saved_run = restarts.open_saved_run(checkpoint.folder(opt), tag)
         if self.saved_run:
@@ -89,6 +88,8 @@ class TrainOptions(BaseOptions):
         with self.collecting():
             opt.norm = distributed.norm_for_job(opt.norm, given="norm" in self.given)
         self._settle_batch(opt)
+        if opt.compile and "dist_timeout" not in self.given:  # compiling may take minutes more
+            opt.dist_timeout = max(opt.dist_timeout, COMPILING)
         if self.saved_run:
             self._settle_resume(opt, self.saved_run)
 
@@ -113,6 +114,12 @@ class TrainOptions(BaseOptions):
             fixed["epoch_count"] = run.epoch
         others = self.conflicts(opt, fixed)
         opt.epoch_count = run.epoch
+        parts = self.saved.get("accumulate", 1)
+        if opt.accumulate != parts and opt.norm in ("batch", "syncbatch"):
+            self.problems.append(
+                f"--accumulate {opt.accumulate}: the run has {parts}, and with --norm {opt.norm} "
+                "each part of a batch has statistics of its own; leave the flag out"
+            )
         if others:
             self.problems.append(
                 "--continue_train keeps the options of the run, and these would make it another: "

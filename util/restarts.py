@@ -34,12 +34,12 @@ def was_restarted() -> bool:
 def open_saved_run(directory: Path, tag: str | None) -> SavedRun | None:
     """Open, on rank 0, what to continue from; None without a training state. Call it on all ranks.
 
-    `tag` is the checkpoint that --continue_train asks for, None without it. A restarted job
+    `tag` is what --continue_train asks for on rank 0, None without the flag. A restarted job
     continues only from what it has itself saved in `directory`. UserError if the state cannot be
     read, or --continue_train finds neither it nor weights.
     """
     run = _open(directory, tag) if distributed.is_main() else None
-    told = distributed.from_main(lambda: {**vars(run), "state": None} if run else None)
+    told = distributed.from_main("run", lambda: {**vars(run), "state": None} if run else None)
     return run if distributed.is_main() or told is None else SavedRun(**told)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from util import checkpoint
 from util.errors import UserError, one_line
 
+OF_A_PLACE = ("dataroot", "checkpoints_dir", "gpu_ids", "num_threads")
 LARGEST = 1 << 20  # characters of train_opt.json
 LARGEST_NUMBER = 65536  # channels, or pixels of a side
 
@@ -64,6 +65,12 @@ def plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a training state keeps, in their order: those that any file can hold."""
     found = sorted(values.items())
     return {name: value for name, value in found if name != "saved_run" and _is_plain(value)}
+
+
+def shared_options(opt: argparse.Namespace) -> list[str]:
+    """The options that must be alike on all ranks, one a line: those that belong to no place."""
+    values = plain_options(vars(opt))
+    return [f"--{name} {value}" for name, value in values.items() if name not in OF_A_PLACE]
 
 
 def _is_plain(value: Any) -> bool:

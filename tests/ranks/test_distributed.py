@@ -188,6 +188,116 @@ def batch_of_images():
     return torch.rand(8, 3, 16, 16, dtype=torch.float64, generator=generator) * 2 - 1
 
 
+class Parts(nn.Module):
+    """A network that is used by more than its `forward`."""
+
+    levels = 2
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.head = nn.Linear(3, 3).double(), nn.Linear(3, 1).double()
+        self.heads = nn.ModuleDict({"a": nn.Linear(3, 2).double()})
+
+    def __getitem__(self, key):
+        return self.heads[key]
+
+    def forward(self, x):
+        return self.head(self.encode(x))
+
+    def encode(self, x, scale=1.0):
+        return self.encoder(x).tanh() * scale
+
+    def own_forward(self, x):
+        return self(x)
+
+
+USES = {
+    "method": lambda net, x: net.encode(x, scale=2.0),
+    "method that calls the network": lambda net, x: net.own_forward(x),
+    "part": lambda net, x: net.head(net.encoder(x)),
+    "item": lambda net, x: net["a"](x),
+}
+
+
+def parts():
+    torch.manual_seed(3)
+    return Parts()
+
+
+def gradients_of_use(use):
+    x = torch.arange(24.0, dtype=torch.float64).view(8, 3) / 24
+    net = parts()
+    if dist.is_initialized():
+        x = x[own_part()]
+        net = distributed.wrap(net, "none", find_unused=True)
+    USES[use](net, x).square().mean().backward()
+    return {name: w.grad for name, w in distributed.unwrap(net).named_parameters()}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_whatever_is_called_of_a_wrapped_network_has_gradients_of_all_ranks(use, four):
+    expected = gradients_of_use(use)
+    for found in four(gradients_of_use, use):
+        for name, gradient in expected.items():
+            if gradient is None:
+                assert found[name] is None or not found[name].any()
+            else:
+                torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-12)
+
+
+def attributes_of_wrapped():
+    net = distributed.wrap(parts(), "none")
+    ema = parts()
+    ema.load_state_dict(net.state_dict())  # as plug-ins do on one rank
+    net.load_state_dict(ema.state_dict())
+    with pytest.raises(AttributeError):
+        net.there_is_none  # noqa: B018
+    named = net.encoder.weight is net.module.encoder.weight
+    return net.levels, named, bool(net), list(net.state_dict()) == list(parts().state_dict())
+
+
+def test_a_wrapped_network_has_the_attributes_and_keys_of_the_network(four):
+    assert four(attributes_of_wrapped) == [(2, True, True, True)] * 4
+
+
+def step_with_unused_weights():
+    net, told = distributed.wrap(parts(), "none"), ""
+    for _ in range(2):
+        try:
+            net(torch.ones(2, 3, dtype=torch.float64)).sum().backward()
+        except UserError as error:
+            told = str(error)
+    return told
+
+
+def test_weights_without_a_part_in_the_losses_are_named(four):
+    for told in four(step_with_unused_weights):
+        assert "weights of Parts" in told and "find_unused_parameters = True" in told
+        assert "heads.a.weight, heads.a.bias" in told and "encoder" not in told
+
+
+def lines_of_ranks(lines):
+    try:
+        distributed.check_same("options", lambda: lines[dist.get_rank()])
+    except UserError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([["--a 1", "--b 2"]] * 4, None),
+        ([["--a 1"]] * 2 + [["--a 2"], ["--a 3"]], "rank 2 has --a 2 where rank 0 has --a 1"),
+        ([["--a 1"]] * 3 + [[]], "rank 3 has nothing where rank 0 has --a 1"),
+        ([["x"], ["x", "y"], ["x"], ["x"]], "rank 1 has y where rank 0 has nothing"),
+    ],
+)
+def test_the_first_rank_that_was_given_something_else_is_named_to_all(lines, told, four):
+    answers = four(lines_of_ranks, lines)
+    assert len(set(answers)) == 1
+    assert answers[0] is told is None or told in answers[0]
+
+
 def test_a_gan_trains_as_in_one_process(four):
     """D twice before one backward, G twice, D frozen in G's step, double backward for the penalty.
 
@@ -300,6 +410,7 @@ def job(monkeypatch):
         for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
             monkeypatch.setenv(name, str(world_size))
 
+    monkeypatch.setattr(distributed, "from_main", lambda name, compute: compute())
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
     return pretend
@@ -587,7 +698,7 @@ def test_a_rank_that_fails_says_so_and_waits_for_nobody(
     for stream in ("stdout", "stderr"):
         monkeypatch.setattr(sys, stream, getattr(sys, stream))  # put back afterwards
     monkeypatch.setattr(signal, "signal", lambda *args: None)
-    monkeypatch.setattr(program, "exchange", lambda value: ["", ""])
+    monkeypatch.setattr(program, "exchange", lambda name, value: ["", ""])
     monkeypatch.setattr(program, "_join", lambda *args: None)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: pytest.fail("it would wait"))

@@ -71,6 +71,29 @@ def test_batch_norm_that_was_given_is_refused_once_and_first(here, tmp_path):
     assert statuses <= {2, -signal.SIGTERM}  # torchrun ends those who did not get that far
 
 
+RANK_1_HAS_MORE = """
+import os, sys
+if os.environ["RANK"] == "1":
+    sys.argv += os.environ["MORE"].split()
+"""
+
+
+@pytest.mark.parametrize("what", ["option", "resume", "data"])
+def test_ranks_that_were_not_given_the_same_are_refused(what, here, tmp_path, monkeypatch):
+    data, other = pairs(tmp_path / "data", 4), pairs(tmp_path / "other", 3)
+    more, told = {
+        "option": ("--seed 5", "options: rank 1 has --seed 5 where rank 0 has --seed 0"),
+        "resume": ("--continue_train", "rank 1 has --continue_train True where rank 0 has"),
+        "data": (f"--dataroot {other}", "data: rank 1 has 3 samples where rank 0 has 4 samples"),
+    }[what]
+    monkeypatch.setenv("MORE", more)
+    program = tmp_path / "more.py"
+    program.write_text(RANK_1_HAS_MORE + WITH_PLUG_IN)
+    done = torchrun(3, program, *arguments(data, *TWO_EPOCHS))
+    assert done.returncode != 0 and done.stderr.count("error: ") == 1, done.stderr
+    assert told in done.stderr and files() <= {"train_opt.txt"}
+
+
 # ---- training --------------------------------------------------------------------------------
 
 

@@ -165,7 +165,7 @@ def test_the_same_command_again_and_again_on_other_ranks(data, here, monkeypatch
     train.main([*argv, "--n_epochs_decay", "0"])
     for ranks in (2, 1, 2):
         monkeypatch.setenv("WORLD_SIZE", str(ranks))
-        monkeypatch.setattr(distributed, "from_main", lambda compute: compute())
+        monkeypatch.setattr(distributed, "from_main", lambda name, compute: compute())
         opt = TrainOptions().parse([*argv, "--continue_train", "--n_epochs", "9"])
         assert (opt.batch_size, opt.global_batch_size) == (4 // ranks, 4)
         assert opt.first_batch_size == 4

@@ -130,3 +130,20 @@ def test_options_in_the_state_that_this_program_does_not_have_are_left_out(train
     change_state(options=saved | {"of_the_future": 3, "ngf": "many", "lr": 0.01})
     opt = parse("--dataroot", trained, "--name", "n", "--continue_train", "--n_epochs", "5")
     assert not hasattr(opt, "of_the_future") and opt.ngf == 64 and opt.lr == 0.01
+
+
+def test_parts_of_a_batch_stay_where_batch_norm_sees_them(data, here, capsys):
+    argv = command(data, "--batch_size", "2", model="pix2pix")
+    train.main([*argv, "--n_epochs", "1", "--n_epochs_decay", "0"])
+    more = ["--continue_train", "--n_epochs", "2"]
+    assert "--accumulate 2: the run has 1" in refusal(capsys, *argv, *more, "--accumulate", "2")
+    argv += ["--norm", "instance", "--name", "i"]
+    train.main([*argv, "--n_epochs", "1", "--n_epochs_decay", "0"])
+    assert parse(*argv, *more, "--accumulate", "2").accumulate == 2
+
+
+def test_ranks_are_waited_for_longer_where_they_compile():
+    argv = ["--dataroot", "none"]
+    assert parse(*argv).dist_timeout == 10
+    assert parse(*argv, "--compile").dist_timeout == 60
+    assert parse(*argv, "--compile", "--dist_timeout", "5").dist_timeout == 5

@@ -270,6 +270,7 @@ def gradients_of_compiled_rank(opt):
     found = gradients_on_rank(opt)
     nn.Module.compile = compile
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+    assert not torch._dynamo.config.optimize_ddp  # it cuts graphs into pieces
     return found
 
 

@@ -1,9 +1,11 @@
 """Values that ranks exchange; in a job of one process each is what the process has itself."""
 
+import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,24 +13,33 @@ import torch.distributed as dist
 from torch import Tensor
 
 from util.distributed import ranks
+from util.errors import UserError, one_line
 
 T = TypeVar("T")
-_values = itertools.count()
 
 
-def from_main(compute: Callable[[], T]) -> T:
+_uses: Counter[str] = Counter()  # of keys of the store
+
+
+def _fresh(key: str) -> str:
+    """A key that this process has not used, and that its other ranks use for the same."""
+    _uses[key] += 1
+    return f"{key} {_uses[key]}"
+
+
+def from_main(name: str, compute: Callable[[], T]) -> T:
     """What `compute` returns on rank 0, for JSON, on every rank; also before they have joined."""
     if ranks.world_size() == 1:
         return compute()
-    key = f"value{next(_values)}"
+    key = _fresh(name)
     if ranks.is_main():
         ranks.store().set(key, json.dumps(compute()))
     return json.loads(ranks.store().get(key))
 
 
-def exchange(value: T) -> list[T]:
+def exchange(name: str, value: T) -> list[T]:
     """The values of all ranks, for JSON, in their order; also before they have joined."""
-    key = f"value{next(_values)} of rank"
+    key = f"{_fresh(name)} of rank"
     ranks.store().set(f"{key} {ranks.rank()}", json.dumps(value))
     return [json.loads(ranks.store().get(f"{key} {n}")) for n in range(ranks.world_size())]
 
@@ -67,6 +78,28 @@ def gather_everywhere(value: T) -> list[T]:
     values: list[Any] = [None] * ranks.world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def check_same(kind: str, lines: Callable[[], Sequence[str]]) -> None:
+    """UserError that names a rank and the first difference, unless all ranks have the same lines.
+
+    `kind`: what they are, in the plural. On one rank `lines` is not called.
+    """
+    if not dist.is_initialized():
+        return
+    mine = lines()
+    digest = hashlib.blake2b("\n".join(mine).encode("utf-8", "surrogatepass")).digest()
+    if len(set(gather_everywhere(digest))) == 1:
+        return
+    pairs = itertools.zip_longest(mine, broadcast(mine), fillvalue="nothing")
+    first = next((pair for pair in pairs if pair[0] != pair[1]), None)
+    for rank, difference in enumerate(gather_everywhere(first)):
+        if difference:
+            here, there = map(one_line, difference)
+            raise UserError(
+                f"the ranks were given different {kind}: rank {rank} has {here} where rank 0 has "
+                f"{there}; give all the same"
+            )
 
 
 def barrier() -> None:

@@ -5,8 +5,11 @@ uses the statistics of the whole batch, and DistributedDataParallel averages the
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import MethodType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,11 +45,85 @@ def norm_for_job(norm: str, given: bool) -> str:
     return "syncbatch"
 
 
-def wrap(net: nn.Module, norm: str) -> nn.Module:
+class Wrapper(DistributedDataParallel):
+    """DistributedDataParallel that plug-ins can use as the network that is in it.
+
+    Its attributes, items and state dict are the network's, and what is called of them, a method or
+    a part, goes through `forward`, without which gradients would not be averaged.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's; UserError if some weights had no gradient in the last step."""
+        try:
+            return super().forward(*args, **kwargs)
+        except RuntimeError as error:
+            unused = re.search(r"did not receive grad for rank \d+: ([\d ]+)", str(error))
+            if not unused:
+                raise
+        names = [name for name, weight in self.module.named_parameters() if weight.requires_grad]
+        found = [names[int(place)] for place in unused[1].split()]
+        raise UserError(
+            f"weights of {type(self.module).__name__} had no part in the losses of a step: "
+            f"{', '.join(found[:8])}{', …' * (len(found) > 8)}; on several ranks say so by "
+            "`find_unused_parameters = True` in the model's class"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            found = getattr(super().__getattr__("module"), name)
+        own = isinstance(found, MethodType) and not hasattr(nn.Module, name)
+        return Part(self, found) if own or isinstance(found, nn.Module) else found
+
+    def __getitem__(self, key: Any) -> Any:
+        return Part(self, self.module[key])
+
+    def __len__(self) -> int:
+        return len(self.module)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.module)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's."""
+        return self.module.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's."""
+        return self.module.load_state_dict(*args, **kwargs)
+
+
+class Part:
+    """A method or a part of a wrapped network, which is called through the wrapper's `forward`."""
+
+    def __init__(self, wrapper: Wrapper, part: Callable[..., Any]) -> None:
+        self._wrapper, self._part = wrapper, part
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the part returns."""
+        net = self._wrapper.module
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            del net.forward  # the part may call it
+            return self._part(*args, **kwargs)
+
+        net.forward = forward
+        return self._wrapper(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part, name)
+
+
+def wrap(net: nn.Module, norm: str, find_unused: bool = False) -> nn.Module:
     """The network, on its device, in DistributedDataParallel; on one rank, the network itself.
 
     It takes over rank 0's weights and buffers, and any BatchNorm in it becomes SyncBatchNorm;
-    with `norm` "batch", which would say otherwise, ValueError.
+    with `norm` "batch", which would say otherwise, ValueError. `find_unused`: a step may leave out
+    some of its weights.
     """
     if ranks.world_size() == 1:
         return net
@@ -57,7 +134,7 @@ def wrap(net: nn.Module, norm: str) -> nn.Module:
         dist.broadcast(tensor.detach(), 0)
     if not any(p.requires_grad for p in net.parameters()):
         return net
-    wrapped = DistributedDataParallel(net, gradient_as_bucket_view=True)
+    wrapped = Wrapper(net, gradient_as_bucket_view=True, find_unused_parameters=find_unused)
     wrapped.broadcast_buffers = False  # D runs twice before one backward, which needs the old ones
     if wrapped.device.type == "cpu":  # else the first backward changes the order of gloo's sums
         wrapped.reducer._push_all_rebuilt_params()

@@ -107,7 +107,7 @@ def job(device: torch.device, timeout_minutes: float) -> Iterator[None]:
     if ranks.world_size() == 1:
         yield
         return
-    gpus = exchange(ranks.gpu_id(device))
+    gpus = exchange("GPU", ranks.gpu_id(device))
     nccl = all(gpus) and len(set(gpus)) == len(gpus)
     if any(gpus) and not nccl:
         ranks.print0("warning: several ranks share a GPU (over gloo), which is slow")
