@@ -37,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     loader = create_dataset(with_batch_size_1(opt))
     model = ready_model(opt)
     folder = results_folder(opt)
-    save_options(opt, folder)
-    count = test_images(model, loader, opt, folder)
+    with checkpoint.locked_folder(folder, "choose another --results_dir"):
+        save_options(opt, folder)
+        count = test_images(model, loader, opt, folder)
     distributed.print0(f"tested {count} images; the page is {folder / 'index.html'}")
 
 
@@ -70,9 +71,7 @@ def test_images(model: BaseModel, loader: Loader, opt: Namespace, folder: Path) 
 def results_folder(opt: Namespace) -> Path:
     """Where the results go: results/NAME/PHASE_EPOCH, with _iterN for --load_iter."""
     suffix = f"_iter{opt.load_iter}" if opt.load_iter > 0 else ""
-    folder = Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{suffix}"
-    checkpoint.make_folder(folder / "images")
-    return folder
+    return Path(opt.results_dir) / opt.name / f"{opt.phase}_{opt.epoch}{suffix}"
 
 
 if __name__ == "__main__":

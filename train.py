@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from data import create_dataset
+from data.loader import Loader
 from models import create_model
+from models.base_model import BaseModel
 from options.train_options import TrainOptions
 from util import checkpoint, distributed, precision, rng
 from util.run_record import shared_options
@@ -33,7 +35,14 @@ def train(opt: argparse.Namespace) -> None:
     loader = create_dataset(opt)
     distributed.check_same("data", loader.listing)
     model = create_model(opt)
-    checkpoint.make_folder(checkpoint.folder(opt))
+    with checkpoint.locked_folder(
+        checkpoint.folder(opt), "choose another --name or --checkpoints_dir"
+    ):
+        run(opt, loader, model)
+
+
+def run(opt: argparse.Namespace, loader: Loader, model: BaseModel) -> None:
+    """Train a model on a dataset, from where the options say to their last epoch."""
     model.setup(opt)
     rng.seed_rank(opt.seed)
     distributed.print0(

@@ -8,8 +8,6 @@ it in memory, one copy for all ranks and workers, and later runs find it again. 
 import hashlib
 import os
 import shutil
-import socket
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +23,7 @@ from data.image_io import ImageReader
 from data.loader import available_cores
 from util import distributed
 from util.errors import UserError
-from util.files import atomic_write, explain_write_errors
+from util.files import atomic_write, explain_write_errors, remove_unfinished
 
 REMEDY = "choose another --checkpoints_dir, or leave --cache ram out"
 STALE_AFTER = 3600  # seconds after which an unfinished file is left over
@@ -96,16 +94,12 @@ def identity(dataset: BaseDataset, files: Sequence[File]) -> tuple[Path, bytes]:
 
 def write(path: Path, digest: bytes, files: Sequence[File]) -> None:
     """Write a cache file, under a name of its own until it is whole: other runs may do the same."""
-    own = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
     with explain_write_errors(path, REMEDY):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f"*{path.name}.*"):  # of runs that were killed
-            if time.time() - old.stat().st_mtime > STALE_AFTER:
-                old.unlink(missing_ok=True)
-        with atomic_write(own, durable=True) as file:
+        remove_unfinished(path.parent, older_than=STALE_AFTER)
+        with atomic_write(path, durable=True) as file:
             write_images(file, files, path.parent)
             file.write(digest)
-        os.replace(own, path)
 
 
 def write_images(file: BinaryIO, files: Sequence[File], folder: Path) -> None:

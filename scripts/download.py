@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from scripts.fetch import discard, fetch
 from scripts.unpack import unpack
 from util.errors import UserError, one_message
+from util.files import locked
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE_URL = "http://efrosgans.eecs.berkeley.edu"
@@ -139,24 +140,30 @@ def check_source(target: Path, path: str) -> None:
 
 def download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, str], None]) -> None:
     """Download `url`, `save` it as `target` and note its address; UserError for any failure."""
+    lock = target.with_name(f".{target.name}.lock")
     try:
-        # beside datasets the archive bears its own name, so that two kinds do not meet
-        part = fetch(url, target if target.suffix == suffix else Path(f"{target}{suffix}"))
-        try:
-            save(part, target, suffix)
-        except UserError as error:
-            discard(part)
-            raise UserError(
-                f"what {url} sent is useless and was deleted: {error}. "
-                "Try again, or name a mirror with --base_url"
-            ) from error
-        discard(part)
-        note_of(target).write_text(f"{url}\n")
+        with locked(lock, target, "name another folder with --out"):
+            _download(url, target, suffix, save)
     except OSError as error:
         raise UserError(
             f"cannot write {error.filename or target}: {error.strerror or error}; "
             "make room or get permission there, or name another folder with --out"
         ) from error
+
+
+def _download(url: str, target: Path, suffix: str, save: Callable[[Path, Path, str], None]) -> None:
+    # beside datasets the archive bears its own name, so that two kinds do not meet
+    part = fetch(url, target if target.suffix == suffix else Path(f"{target}{suffix}"))
+    try:
+        save(part, target, suffix)
+    except UserError as error:
+        discard(part)
+        raise UserError(
+            f"what {url} sent is useless and was deleted: {error}. "
+            "Try again, or name a mirror with --base_url"
+        ) from error
+    discard(part)
+    note_of(target).write_text(f"{url}\n")
 
 
 def main(argv: list[str] | None = None) -> None:

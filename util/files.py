@@ -3,17 +3,19 @@
 import errno
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
-from util.errors import UserError
+from util.errors import UserError, one_line
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], durable: bool = False) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is complete; it has one writer at a time.
+    """A file that takes the place of `path` once it is complete.
 
     With `durable` it waits until the disk has it, so that not even a power cut loses it.
     """
@@ -54,7 +56,54 @@ def link(source: Path, path: Path) -> None:
 
 
 def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
+    """A name of its own, that is not too long where that of `path` is not."""
+    return path.with_name(f".{os.urandom(4).hex()}{path.suffix[:10]}.tmp")
+
+
+def remove_unfinished(folder: Path, older_than: float = 0) -> None:
+    """Remove what a killed program was writing, `older_than` seconds ago; nobody else may write."""
+    for path in folder.glob(f".{'[0-9a-f]' * 8}*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= older_than:
+                path.unlink()
+
+
+@contextmanager
+def locked(path: Path, thing: object, remedy: str) -> Iterator[None]:
+    """Hold a lock for the length of a block; UserError with the holder's name if it is not free.
+
+    `path` is a file that is there in the meantime; the kernel frees the lock when the process ends,
+    however it does. Where files cannot be locked (Windows, some network disks) nothing is.
+    """
+    with explain_write_errors(path, remedy):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")
+    with file:
+        if not _lock(file) or not path.exists():  # the holder may just have removed it
+            file.seek(0)
+            holder = one_line(file.read()) or "another program"
+            raise UserError(f"{thing} is in use by {holder}; wait for its end, or {remedy}")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _lock(file: TextIO) -> bool:
+    """Whether no other process has locked the file; workers, which are forked, share no lock."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
 
 
 def _flush_folder(folder: Path) -> None:

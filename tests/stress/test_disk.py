@@ -98,7 +98,7 @@ class Disk:
     """
 
     def __init__(self):
-        checkpoint.make_folder(FOLDER)
+        FOLDER.mkdir(parents=True, exist_ok=True)
         self.old, self.new = trained(1), trained(2)
         self.contents = {}
         for tag, saver in (("1", self.old), ("2", self.new)):
@@ -458,7 +458,7 @@ def save_as(tag, keep_last=None):
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_last_are_kept_of_each_kind(kind, count, here):
     """9 and 10 are not in the order of the alphabet."""
-    checkpoint.make_folder(FOLDER)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     others = [{"": "iter_5", "iter_": "5"}[kind], "best"]
     for tag in others:
         save_as(tag)
@@ -470,7 +470,7 @@ def test_the_last_are_kept_of_each_kind(kind, count, here):
 
 def test_what_is_pruned_is_older_and_whole_or_not(here):
     """A run that was started anew at epoch 3 does not know of 5; nor does it count it."""
-    checkpoint.make_folder(FOLDER)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     for tag in "125":
         save_as(tag)
     save_as(None, 1)  # latest alone

@@ -480,7 +480,7 @@ def test_a_folder_of_hostile_names_is_tested_from_end_to_end(here, capsys):
     argv = ["--dataroot", "set", "--name", "n", "--gpu_ids", "-1", "--ngf", "4", "--netG"]
     argv += ["resnet_6blocks", "--crop_size", "32", "--no_dropout"]
     weights = fuzz_readers.networks.define_G(3, 3, 4, "resnet_6blocks", "instance", False)
-    checkpoint.make_folder(here / "checkpoints/n")
+    (here / "checkpoints/n").mkdir(parents=True)
     checkpoint.save_weights(weights, here / "checkpoints/n/latest_net_G.pth")
     test.main(argv)
     said = capsys.readouterr()

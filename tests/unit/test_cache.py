@@ -235,7 +235,7 @@ def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(tmp_path)
     make(tmp_path, "unaligned")
     cached(tmp_path, "unaligned", **CHANCE)
     (file,) = files_in_cache(tmp_path)
-    dead, busy = (file.with_name(f".{file.name}.host.{n}.tmp") for n in (1, 2))
+    dead, busy = (file.with_name(f".0123abc{n}.tmp") for n in (1, 2))
     for path in (dead, busy):
         path.touch()
     long_ago = time.time() - 2 * cache.STALE_AFTER

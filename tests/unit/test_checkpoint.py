@@ -222,8 +222,11 @@ ENDS = ("_net_a.pth", "_net_b.pth", "_train_state.pth")
 
 
 def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path):
-    kept = ["latest_net_G.pth", ".hidden.pth", "notes.pth.tmp", ".train_opt.txt.tmp"]
-    for name in [*kept, ".latest_net_G.pth.tmp", ".5_train_state.pth.tmp"]:
+    kept = ["latest_net_G.pth", ".hidden.pth", "notes.pth.tmp", ".notes.pth.tmp"]
+    (tmp_path / "web").mkdir()
+    for name in [*kept, ".0123abcd.pth.tmp", ".abcdef01.csv.tmp", "web/.00000000.html.tmp"]:
         (tmp_path / name).touch()
-    checkpoint.remove_unfinished(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+    with checkpoint.locked_folder(tmp_path, ""):
+        assert sorted(os.listdir(tmp_path)) == sorted([*kept, "web", ".lock"])
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "web"])
+    assert os.listdir(tmp_path / "web") == []

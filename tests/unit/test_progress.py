@@ -123,9 +123,9 @@ def run(clock, data, times, *argv):
     """
     argv = ["--dataroot", "none", "--name", "n", "--model", "template", *TINY, *argv]
     opt = TrainOptions().parse(argv)
-    checkpoint.make_folder(checkpoint.folder(opt))
+    folder = checkpoint.folder(opt)
     model, loader = SlowModel(opt, clock, **times), SlowLoader(clock, data)
-    with Progress(opt, model, loader) as progress:
+    with checkpoint.locked_folder(folder, ""), Progress(opt, model, loader) as progress:
         for epoch in progress.epochs():
             for batch in progress.batches(epoch):
                 model.set_input(batch)

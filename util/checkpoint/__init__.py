@@ -6,8 +6,8 @@
 # ruff: noqa: F401, I001 (names to import from here)
 
 from util.checkpoint.files import (
-    copy_checkpoint, folder, load, make_folder, prune, remove_unfinished, save, set_aside, size,
-    state_path, tag, weights_path, what_is_missing, write_text,
+    copy_checkpoint, folder, load, locked_folder, prune, save, set_aside, size, state_path, tag,
+    weights_path, what_is_missing, write_text,
 )  # fmt: skip
 from util.checkpoint.train_state import COUNTERS, FORMAT, load_train_state, save_train_state
 from util.checkpoint.weights import load_weights, save_weights

@@ -4,8 +4,8 @@ import argparse
 import glob
 import os
 import re
-import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ import torch
 from util import distributed
 from util.checkpoint.safe_load import screen
 from util.errors import UserError
-from util.files import atomic_write, copy, encoded, explain_write_errors, link
+from util.files import (
+    atomic_write,
+    copy,
+    encoded,
+    explain_write_errors,
+    link,
+    locked,
+    remove_unfinished,
+)
 
 STATE = "_train_state.pth"
 
@@ -39,12 +47,19 @@ def state_path(directory: str | Path, tag: str) -> Path:
     return Path(directory) / (tag + STATE)
 
 
-@distributed.main_only
-def make_folder(path: Path) -> None:
-    """Make a folder that can be written to; UserError if that cannot be."""
-    with explain_write_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+@contextmanager
+def locked_folder(path: Path, remedy: str) -> Iterator[None]:
+    """Make a folder, and be the only program that writes to it in this block; else UserError.
+
+    What a killed program left half-written is removed. Only rank 0 writes.
+    """
+    if not distributed.is_main():
+        yield
+        return
+    with locked(path / ".lock", path, remedy):
+        for folder in (path, path / "images", path / "web", path / "web" / "images"):
+            remove_unfinished(folder)
+        yield
 
 
 @distributed.main_only
@@ -108,14 +123,6 @@ def prune(directory: Path, tag: str, keep: int) -> None:
         for path in reversed(_files(directory, f"{newest[1]}{other}")):
             with explain_write_errors(path):
                 path.unlink(missing_ok=True)
-
-
-@distributed.main_only
-def remove_unfinished(directory: Path) -> None:
-    """Remove what a killed run was writing."""
-    for path in directory.glob(".*.pth.tmp"):
-        with suppress(OSError):
-            path.unlink()
 
 
 def size(directory: Path, tag: str) -> int:

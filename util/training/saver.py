@@ -24,7 +24,6 @@ class Saver:
         self.opt, self.model = opt, model
         self.folder = checkpoint.folder(opt)
         self.numbers = train_state.numbers(model)  # by them constants are told from counters
-        checkpoint.remove_unfinished(self.folder)
 
     def resume(self) -> Counters | None:
         """Put model and random numbers to the saved state; returns its counters, None without."""
