@@ -8,6 +8,7 @@ import atexit
 import multiprocessing
 import os
 import signal
+import threading
 import weakref
 from argparse import Namespace
 from collections.abc import Iterator
@@ -76,7 +77,7 @@ class Loader:
         """Yield batches; UserError for a bad image, unequal sizes, or a worker that was killed."""
         with explain_worker_trouble(self.num_threads):
             try:
-                for batch in self.batches:
+                for batch in self._start():
                     if isinstance(batch, Failure):
                         raise UserError(batch.message)
                     yield batch
@@ -85,6 +86,18 @@ class Loader:
                 getattr(old, "_shutdown_workers", lambda: None)()
                 raise
         self.set_epoch(self.sampler.epoch + 1)  # for loops that do not say which
+
+    def _start(self) -> Iterator[Any]:
+        """Torch's iterator. That a worker died it may tell only whom it brings batches.
+
+        It also does when SIGCHLD comes: in the middle of a step, with weights half changed.
+        """
+        name = getattr(signal, "SIGCHLD", None)  # not on Windows
+        before = name and (signal.getsignal(name) or signal.SIG_DFL)
+        batches = iter(self.batches)
+        if name and threading.current_thread() is threading.main_thread():
+            signal.signal(name, before)
+        return batches
 
     def listing(self) -> list[str]:
         """The number of samples; path in the dataset, and size, of the files as far as known."""
@@ -144,10 +157,15 @@ def explain_worker_trouble(num_threads: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
-        if not num_threads or str(error).startswith("Caught "):  # it comes from the dataset
+        text = str(error)
+        of_the_dataset = (
+            text.startswith("Caught ") and "/torch_" not in text
+        )  # torch's files in shm
+        if not num_threads or of_the_dataset:
             raise
+        reason = text.strip().rpartition("\n")[2]
         raise UserError(
-            f"loading images in {num_threads} processes failed ({error}). If none of them printed "
+            f"loading images in {num_threads} processes failed ({reason}). If none of them printed "
             "an error, memory, /dev/shm or open files ran out: use a smaller --num_threads"
         ) from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, TWO_EPOCHS, write_images
-from jobs import IN_PROC, WITH_PLUG_IN, job
+from jobs import IN_PROC, WITH_PLUG_IN, job, stat
 from torchrun import ROOT, torchrun
 
 import train
@@ -219,6 +219,55 @@ def test_an_image_that_one_rank_cannot_read_ends_the_job_with_one_message(here, 
     assert tracebacks(output) == TORCHRUNS_OWN
     assert re.search(r"Root Cause(.*\n)*?.*rank +: 1 .*\n.*exitcode +: 2 ", output), output
     assert counters() == [(1, 2, 2)]
+    assert output.count("saved after 2 images; to continue: torchrun") == 1
+    assert saved_images() == 2
+
+
+def saved_images():
+    state = torch.load("checkpoints/n/latest_train_state.pth", weights_only=True)
+    return state["progress"]["total_iters"]
+
+
+@IN_PROC
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_killed_worker_of_the_loader_loses_nothing(count, here, tmp_path):
+    data = pairs(tmp_path / "data", 64)
+    with job(tmp_path, PROGRAM, *arguments(data, *ENDLESS[:2], *ENDLESS[-3:]), ranks=count) as job_:
+        until_it_trains(job_)
+        ranks = job_.ranks().values() if count > 1 else [job_.process.pid]
+        workers = [pid for pid in job_.seen if (stat(pid) or " 0")[1] in ranks]
+        os.kill(workers[-1], signal.SIGKILL)
+        until_it_fails(job_)
+        output = check_the_end(job_)
+    assert output.count("error: ") == 1
+    assert re.search(r"error: loading images in \d processes failed", output), output
+    assert tracebacks(output) == TORCHRUNS_OWN * (count > 1)
+    assert saved_images() == counters()[-1][2] > 0
+
+
+HANGS = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from data.aligned_dataset import AlignedDataset
+get = AlignedDataset.__getitem__
+AlignedDataset.__getitem__ = lambda self, i: get(self, i) if i < 5 else time.sleep(600)
+"""
+
+
+@IN_PROC
+def test_a_signal_is_heard_while_the_loader_hangs(here, tmp_path):
+    data = pairs(tmp_path / "data", 8)
+    program = tmp_path / "hangs.py"
+    program.write_text(HANGS + WITH_PLUG_IN)
+    argv = arguments(data, *ENDLESS[:2], "--num_threads", "1", "--serial_batches", "--no_html")
+    with job(tmp_path, program, *argv, ranks=1) as running:
+        running.wait(lambda: log().count("\n") == 1 + 5 or running.ended(), seconds=90)
+        running.look()
+        os.kill(running.process.pid, signal.SIGTERM)
+        running.wait(running.ended, seconds=20)
+    assert running.process.returncode == 128 + signal.SIGTERM, running.output.read_text()
+    assert "stopped by SIGTERM and saved, after 5 images" in running.output.read_text()
+    assert saved_images() == 5
 
 
 NO_END = """

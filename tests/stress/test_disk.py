@@ -20,6 +20,7 @@ from same import difference
 from torchrun import ROOT
 
 import train
+from data.aligned_dataset import AlignedDataset
 from models.base_model import BaseModel
 from options.train_options import TrainOptions
 from util import checkpoint, distributed, files
@@ -486,3 +487,32 @@ def test_a_whole_run_keeps_the_last(tmp_path, here):
     epochs = ["--n_epochs", "3", "--n_epochs_decay", "2", "--save_epoch_freq", "1"]
     train.main(command(tmp_path, *epochs, "--keep_last", "2"))
     assert tags() == {"4", "5", "latest"}
+
+
+# ---- memory that workers and training share -----------------------------------------------------
+
+
+def train_until_shared_memory_is_full():
+    """Runs in its own mount namespace."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", "/dev/shm"], check=True)
+    get = AlignedDataset.__getitem__
+
+    def fill_at_the_sixth(self, index):
+        if index == 5:
+            with pytest.raises(OSError), open("/dev/shm/full", "wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(PAGE))
+        return get(self, index)
+
+    AlignedDataset.__getitem__ = fill_at_the_sixth
+    argv = ["--dataroot", ".", "--name", "n", "--model", "pix2pix", *TINY, "--no_html"]
+    with pytest.raises(UserError, match="/dev/shm") as error:
+        train.main([*argv, "--num_threads", "1", "--serial_batches"])
+    assert "\n" not in str(error.value)
+
+
+@SMALL_DISKS
+def test_full_shared_memory_loses_no_step(here):
+    write_images(here / "train", 12, width=64)
+    assert "saved after 5 images" in in_child(train_until_shared_memory_is_full, "unshare", "-m")
+    assert checkpoint.load_train_state(FOLDER, "latest")["progress"]["position"] == 5

@@ -19,7 +19,7 @@ import models
 import train
 from util import distributed
 from util.errors import UserError
-from util.training.interrupts import StepMonitor, _flags
+from util.training.interrupts import StepMonitor, StopWaiting, _are_bad
 
 # A model that goes wrong in the way, at the step and on the rank that SICK says.
 MODEL = """
@@ -78,23 +78,9 @@ class Kernels(TorchDispatchMode):
 def test_looking_at_the_losses_costs_a_gpu_few_kernels():
     losses = [torch.zeros((), device="meta", dtype=torch.bfloat16) for _ in range(8)]
     with Kernels() as kernels:
-        flags = _flags(15, losses)
-    assert flags.device.type == "meta" and flags.shape == (2,) and flags.dtype == torch.float32
+        flags = _are_bad(losses)
+    assert flags.device.type == "meta" and flags.shape == (1,) and flags.dtype == torch.float32
     assert kernels.count < 10
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_every_kind_of_loss_is_looked_at(bad):
-    good = [
-        torch.tensor(1.0),
-        torch.tensor([2.0, 3.0]),
-        torch.tensor(1e300, dtype=torch.float64),
-        4,
-        5.0,
-    ]
-    assert _flags(0, good).tolist() == [0, 0] and _flags(15, []).tolist() == [15, 0]
-    for loss in (torch.tensor(bad), torch.tensor([1.0, bad]), bad):
-        assert _flags(15, [*good, loss]).tolist() == [15, 1]
 
 
 @pytest.fixture
@@ -274,8 +260,9 @@ def test_a_signal_waits_for_the_end_of_the_step(now, capfd):
     before = signal.getsignal(signal.SIGTERM)
     with StepMonitor() as monitor:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert monitor.stop == 0 and "SIGTERM" in capfd.readouterr().err
         monitor.after_step("here", {"G": 1.0}, [])
+        assert monitor.stop == 0 and "SIGTERM" in capfd.readouterr().err
+        assert monitor.agree(trouble=False) is False
         assert monitor.stop == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -285,7 +272,7 @@ def test_a_second_ctrl_c_leaves_at_once_but_not_the_copy_that_torchrun_passes_on
         for seconds in (0, 0.5):
             now[0] += seconds
             os.kill(os.getpid(), signal.SIGINT)
-        monitor.after_step("here", {}, [])
+        monitor.agree(trouble=False)
         assert monitor.stop == signal.SIGINT
         now[0] += 2
         with pytest.raises(KeyboardInterrupt):
@@ -299,7 +286,33 @@ def test_an_ignored_signal_stays_ignored():
     try:
         with StepMonitor() as monitor:
             os.kill(os.getpid(), signal.SIGHUP)
-            monitor.after_step("here", {}, [])
+            monitor.agree(trouble=False)
             assert monitor.stop == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_signal_ends_the_wait_for_a_batch_and_one_before_it_does_not_let_it_begin(early):
+    begun = []
+    with StepMonitor() as monitor:
+        if early:
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StopWaiting), monitor.waiting():
+            begun.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        assert begun == ([] if early else [True])
+        monitor.agree(trouble=False)
+        assert monitor.stop == signal.SIGTERM
+
+
+def troubles_of_ranks():
+    monitor = StepMonitor()
+    monitor._signal = [0, signal.SIGTERM, signal.SIGINT][distributed.rank()]
+    return monitor.agree(distributed.rank() == 2), monitor.stop
+
+
+def test_all_ranks_know_the_troubles_and_the_signals_of_each(tmp_path):
+    with ranks(3, tmp_path) as call:
+        assert call(troubles_of_ranks) == [(True, signal.SIGTERM)] * 3

@@ -76,6 +76,9 @@ class Trouble(Noise):
             raise UserError("cannot read a.png; replace it")
         if index == 4 and self.kind == "bug":
             return {}["no such key"]
+        if index == 4 and self.kind == "shm":  # as torch 2.14 says it
+            raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_0>: "
+                               "No space left on device (28)")  # fmt: skip
         if index == 4 and self.kind == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(index)
@@ -288,6 +291,13 @@ def test_a_bug_in_a_dataset_keeps_its_traceback(num_threads):
         list(loader)
     if num_threads:  # torch's own frames keep them here
         loader.batches._iterator._shutdown_workers()
+
+
+def test_full_shared_memory_is_one_line_that_names_the_option():
+    loader = Loader(Trouble("shm"), options(num_threads=1))
+    with pytest.raises(UserError, match=r"--num_threads") as error:
+        list(loader)
+    assert "No space left on device" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_killed_worker_names_the_option_and_others_may_follow():

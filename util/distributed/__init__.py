@@ -3,7 +3,8 @@
 
 from util.distributed import sync_batch_norm
 from util.distributed.collectives import (
-    StepFlags, barrier, broadcast, check_same, from_main, gather, gather_everywhere, mean, scatter,
+    StepFlags, barrier, broadcast, check_same, from_main, gather, gather_everywhere, maxima, mean,
+    scatter,
 )  # fmt: skip
 from util.distributed.ddp import (
     check_ddp_consistency, check_wrapped, norm_for_job, split_batch, unsynchronised, unwrap, wrap,

@@ -118,8 +118,16 @@ def mean(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     return dict(zip(values, floats, strict=True))
 
 
+def maxima(values: Sequence[float]) -> list[float]:
+    """The maximum of each value over the ranks, on every rank."""
+    most = torch.tensor(values, dtype=torch.float64)
+    if dist.is_initialized():
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+    return most.tolist()
+
+
 class StepFlags:
-    """Flags that any rank raises and all ranks see after the same step.
+    """Flags on the device that any rank raises and all ranks see after the same step.
 
     On a GPU nobody waits for the device: the answer is that of the step before.
     """

@@ -1,9 +1,9 @@
 """What ends a run between two steps: a signal, or a loss that is not finite.
 
-From a signal to the exit: the handler only notes the signal's number. `after_step` tells it to all
-ranks, so that all leave after the same step (on a GPU one step later, as nobody waits for the
-device). `Progress` then sees `stop`, saves unless this step was just saved, and calls `leave`: it
-prints how to continue and exits with 128 + number. A second Ctrl-C exits at once, without saving.
+From a signal to the exit: the handler only notes the signal's number, and ends the wait for the
+next batch. `agree` tells it to all ranks, so that all leave after the same step. `Progress` then
+sees `stop`, saves unless this step was just saved, and calls `leave`: it prints how to continue and
+exits with 128 + number. A second Ctrl-C exits at once, without saving.
 """
 
 import math
@@ -12,8 +12,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NoReturn
 
 import torch
@@ -28,6 +28,10 @@ STOPPING = "finishing this step and saving; Ctrl-C again leaves at once"
 Losses = Mapping[str, Tensor | float]
 
 
+class StopWaiting(BaseException):
+    """A signal has come while the next batch was waited for."""
+
+
 class StepMonitor(ExitStack):
     """Keeps signals until a step is done, and looks at its losses; use it in a `with`.
 
@@ -37,7 +41,7 @@ class StepMonitor(ExitStack):
     def __init__(self) -> None:
         super().__init__()
         self.stop = 0
-        self._signal, self._signal_time = 0, 0.0
+        self._signal, self._signal_time, self._waiting = 0, 0.0, False
         self._flags = distributed.StepFlags()
         self._pending: deque[tuple[str, Losses, Sequence[str]]] = deque()
 
@@ -59,13 +63,32 @@ class StepMonitor(ExitStack):
             message = f"\n{signal.Signals(number).name}: {STOPPING}\n"
             with suppress(OSError):  # the terminal is what has closed
                 os.write(2, message.encode())  # not print: it may be what was interrupted
+        if self._waiting:
+            raise StopWaiting
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A block, in which nothing is lost, that a signal ends by StopWaiting."""
+        self._waiting = True
+        try:
+            if self._signal:
+                raise StopWaiting
+            yield
+        finally:
+            self._waiting = False
 
     def after_step(self, where: str, losses: Losses, paths: Sequence[str]) -> None:
         """Exchange with the other ranks how this step went; UserError if a loss is not finite."""
+        self._pending.append((where, losses, paths))
+        self._take(self._flags.cast(_are_bad(losses.values())))
+
+    def agree(self, trouble: bool) -> bool:
+        """Whether any rank has trouble; the ranks tell each other their signals, too."""
         if distributed.launcher_is_gone():
             self._signal = self._signal or signal.SIGTERM
-        self._pending.append((where, losses, paths))
-        self._take(self._flags.cast(_flags(self._signal, losses.values())))
+        stop, troubled = distributed.maxima([self._signal, trouble])
+        self.stop = int(stop)
+        return bool(troubled)
 
     def settle(self) -> None:
         """Hear of all steps so far, before something is written that must be good."""
@@ -74,16 +97,15 @@ class StepMonitor(ExitStack):
     def leave(self, done: str) -> NoReturn:
         """Exit as `stop` asks, on all ranks at once; `done` ends the message."""
         distributed.barrier()  # torchrun ends the others as soon as one has left
-        distributed.print0(f"stopped by {signal.Signals(self.stop).name} and saved, {done}")
+        distributed.print0(f"stopped by {signal.Signals(self.stop).name} {done}")
         raise SystemExit(128 + self.stop)
 
     def _take(self, flags: list[float]) -> None:
-        """Act on the largest signal and on bad losses of a step; no flags on a GPU's first step."""
+        """Act on bad losses of a step; there are no flags on a GPU's first step."""
         if not flags:
             return
-        self.stop = max(self.stop, int(flags[0]))
         where, losses, paths = self._pending.popleft()
-        if flags[1]:
+        if flags[0]:
             told = list(filter(None, distributed.gather_everywhere(_bad(losses, paths))))
             raise UserError(
                 f"{where}: {told[0]}. Look at these images, or start anew with a lower --lr; "
@@ -92,15 +114,15 @@ class StepMonitor(ExitStack):
 
 
 @torch.no_grad()
-def _flags(signal_number: int, losses: Collection[Tensor | float]) -> Tensor:
-    """(2,) float32: the signal, and whether a loss is not finite; does not wait for the device."""
+def _are_bad(losses: Collection[Tensor | float]) -> Tensor:
+    """(1,) float32: whether a loss is not finite; does not wait for the device."""
     values = [torch.as_tensor(value).reshape(-1) for value in losses]
     bad = not all(v.isfinite().all() for v in values if v.device.type == "cpu")
     on_device = [value for value in values if value.device.type != "cpu"]
     if not on_device:
-        return torch.tensor([signal_number, bad], dtype=torch.float32)
+        return torch.tensor([bad], dtype=torch.float32)
     nan_if_bad = torch.cat(on_device).mul(math.nan if bad else 0).sum()  # few and small kernels
-    return torch.stack([torch.full_like(nan_if_bad, signal_number), nan_if_bad.isnan()]).float()
+    return nan_if_bad.isnan().float()[None]
 
 
 def _bad(losses: Losses, paths: Sequence[str]) -> str:

@@ -19,11 +19,12 @@ from util.reports.loss_log import LossLog
 from util.reports.training_page import TrainingPage
 from util.reports.wandb_log import WandbLog
 from util.run_record import save_options
-from util.training.interrupts import StepMonitor
+from util.training.interrupts import StepMonitor, StopWaiting
 from util.training.protocols import Loader, Model
 from util.training.saver import Counters, Saver
 from util.util import to_uint8
 
+END = object()  # stands for a batch after the last one
 BAR: dict[str, Any] = {"unit": "image", "leave": False, "dynamic_ncols": True}
 
 
@@ -110,9 +111,41 @@ class Progress(ExitStack):
         hidden = not (distributed.is_main() and sys.stderr.isatty())
         self.bar = tqdm(total=len(self.loader), initial=self.epoch_iter, disable=hidden, **BAR)
         self.bar.set_description(f"epoch {epoch}/{self.last_epoch}")
-        for batch in on_device(self.loader, self.opt.device):
-            self.clock.add_time(waiting=True)
-            yield batch
+        self._batches = iter(on_device(self.loader, self.opt.device))
+        self._fetch_next()
+        self._leave_if_asked(saved=not self.clock.images)
+        while self._next is not END:
+            yield self._next
+
+    def _fetch_next(self) -> None:
+        """Wait for the next batch; all ranks hear whether one has none to come, or a signal."""
+        self.clock.add_time(waiting=False)
+        self._next, self._trouble = END, None
+        try:
+            with self.monitor.waiting():
+                self._next = next(self._batches, END)
+        except StopWaiting:
+            pass
+        except Exception as error:
+            self._trouble = error
+        self.clock.add_time(waiting=True)
+        self._troubled = self.monitor.agree(self._trouble is not None)
+
+    def _leave_if_asked(self, saved: bool) -> None:
+        """End the run, its state saved, if a rank has got a signal, or no batch."""
+        if not (self.monitor.stop or self._troubled):
+            return
+        if not saved:
+            self._save(["latest"])
+        place = f"after {self.total_iters} images; to continue: {self.saver.command_to_continue()}"
+        done = f"and saved, {place}" if self.clock.images else "before the first step"
+        if self.monitor.stop:
+            self.monitor.leave(done)
+        if self.clock.images:
+            distributed.print0(f"saved {place}")
+        if self._trouble:
+            raise self._trouble
+        distributed.barrier()  # that other rank will say what it is
 
     def advance(self) -> None:
         """A step is done: count it, and print, show and save what is due."""
@@ -125,15 +158,12 @@ class Progress(ExitStack):
             self._print_losses()
         if self._report_due(images, min(opt.display_freq, opt.update_html_freq)):
             self._show()
+        self._fetch_next()
         saving = due(self.total_iters, images, opt.save_latest_freq)
         if saving:
             self._save([f"iter_{self.total_iters}"] * opt.save_by_iter + ["latest"])
         self.clock.add_time(waiting=False)
-        if self.monitor.stop:
-            if not saving:
-                self._save(["latest"])
-            command = self.saver.command_to_continue()
-            self.monitor.leave(f"after {self.total_iters} images; to continue: {command}")
+        self._leave_if_asked(saved=saving)
 
     def end_epoch(self) -> None:
         """Save what is due at the end of an epoch, and print how long it took."""
