@@ -5,6 +5,12 @@
 The network options are read from what training saved beside the weights. The images and the page
 go to results/NAME/PHASE_EPOCH.
 """
+# ruff: noqa: E402
+
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for a Ctrl-C during the imports
 
 import itertools
 import sys

@@ -5,6 +5,12 @@
 `python train.py --model NAME --help` lists the options. The weights, the log of the losses and a
 page with curves and images go to checkpoints/NAME.
 """
+# ruff: noqa: E402
+
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for a Ctrl-C during the imports
 
 import argparse
 from collections.abc import Sequence

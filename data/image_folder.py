@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.image_io import load_image
+from util.distributed import print0
 from util.errors import UserError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
+OF_A_RUN = ("train_opt.txt", "test_opt.txt")  # beside its images; the original writes one, too
 IMG_EXTENSIONS = [ending for suffix in SUFFIXES for ending in (suffix, suffix.upper())]
 default_loader = load_image  # the name that people's own datasets import
 
@@ -35,7 +37,10 @@ def make_dataset(dir: str, max_dataset_size: float = float("inf")) -> list[str]:
 
 
 def walk(folder: str) -> Iterator[str]:
-    """Yield the images under `folder`; a link back to a folder that we are in is not followed."""
+    """Yield the images under `folder`, but not those that a run of this program has written.
+
+    A link back to a folder that we are in is not followed.
+    """
     left: list[tuple[str, tuple]] = [(folder, ())]  # no recursion: folders may nest deeply
     while left:
         folder, above = left.pop()
@@ -45,6 +50,9 @@ def walk(folder: str) -> Iterator[str]:
             problem = f"cannot list the folder {one_line(folder)}: {error.strerror}"
             raise UserError(f"{problem}; mend its permissions or remove it") from error
         here = stat.st_dev, stat.st_ino
+        if above and any(entry.name in OF_A_RUN for entry in entries):
+            print0(f"left out, as results or checkpoints: {one_line(folder)}")
+            continue
         for entry in entries if here not in above else ():
             # is_dir() asks the disk about links only, and fails on a link to itself
             if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():

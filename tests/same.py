@@ -19,14 +19,19 @@ def run_of(folder):
     weights = {path.name: path.read_bytes() for path in files if "_net_" in path.name}
     states = {f.name: torch.load(f, weights_only=True) for f in files if "_state" in f.name}
     for state in states.values():
+        run = state.pop("run")  # its id
         for name in list(state["options"]):
             if PARSER.on_resume(name) != "keep":
                 del state["options"][name]
     lines = (folder / "loss_log.txt").read_bytes().splitlines()
-    fresh = [i for i, s in enumerate(lines) if s.startswith(b"===") and b"continued" not in s]
-    log = [TIMES.sub(b"", line) for line in lines[fresh[-1] :] if not line.startswith(b"===")]
+    log, own = [], False
+    for line in lines:
+        heading = line.startswith(b"===")
+        own = f", run {run}".encode() in line if heading else own
+        log += [TIMES.sub(b"", line)] * (own and not heading)
     rows = list(csv.DictReader((folder / "losses.csv").open(newline="")))
-    table = [{k: v for k, v in row.items() if k not in ("time", "data")} for row in rows]
+    assert {row["run"] for row in rows} == {run}
+    table = [{k: v for k, v in row.items() if k not in ("time", "data", "run")} for row in rows]
     return {"weights": weights, "states": states, "log": log, "table": table}
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import signal
+import subprocess
 import sys
 import warnings
 from collections import Counter
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
-from torchrun import ranks
+from torchrun import ROOT, ranks
 
 from models import networks
 from models.step import frozen
@@ -709,6 +710,30 @@ def test_a_rank_that_fails_says_so_and_waits_for_nobody(
     assert exit.value.code == leaves_with
     said = capsys.readouterr().err
     assert bool(said) == bool(says) and says in said
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"WORLD_SIZE": "two"},
+        {"WORLD_SIZE": "0"},
+        {"RANK": "1"},
+        {"RANK": "2", "WORLD_SIZE": "2"},
+        {"RANK": "-1", "WORLD_SIZE": "2"},
+        {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "2"},
+        {"WORLD_SIZE": "2"},  # nor where to meet
+    ],
+)
+def test_an_environment_that_torchrun_would_not_make_is_one_message(variables, job, tmp_path):
+    """Others would wait minutes for ranks that do not come."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("MASTER_ADDR", "MASTER_PORT")}
+    command = [sys.executable, ROOT / "train.py", "--dataroot", "none", "--gpu_ids", "-1"]
+    done = subprocess.run(
+        command, env=environment | variables, cwd=tmp_path, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("error: ") == 1
+    assert "torchrun" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_stand_in_takes_any_call():

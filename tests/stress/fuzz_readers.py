@@ -129,6 +129,9 @@ class TinyModel:
         self.pool = ImagePool(2)
         self.steps = 0
 
+    def named_networks(self) -> dict[str, torch.nn.Module]:
+        return {"D": self.netD}
+
     def step(self) -> None:
         loss = self.netD(torch.zeros(1, 1, 16, 16)).mean() + torch.rand(()) * 0
         self.optimizers[0].zero_grad()
@@ -149,7 +152,7 @@ def run_options() -> dict[str, Any]:
 def training_states() -> list[bytes]:
     random.seed(0)
     model = TinyModel()
-    numbers = train_state.numbers(model)
+    numbers = train_state.before_training(model)
     model.step()
     model.pool.query(torch.zeros(1, 1, 2, 2))
     state = train_state.collect(model, numbers, model.device)

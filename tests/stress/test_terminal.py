@@ -101,3 +101,16 @@ def test_streams_that_take_nothing(where, argv):
     done = subprocess.run(["bash", "-c", f"exec {program} {where}"], timeout=90)
     assert done.returncode == 0
     assert_saved()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks there for what is loaded")
+@pytest.mark.parametrize("program", ["train.py", "test.py"])
+def test_ctrl_c_during_the_imports_leaves_no_traceback(program, here):
+    command = [sys.executable, str(ROOT / program), "--dataroot", "none"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until(lambda: "libtorch" in Path(f"/proc/{process.pid}/maps").read_text())
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT and said == ("", "")

@@ -1,15 +1,18 @@
 """Finding datasets, folders and images; what each dataset returns; what each mistake says."""
 
+import os
 import random
 from argparse import ArgumentParser
 
 import numpy as np
 import pytest
 import torch
+from conftest import write_images
 from skimage import color
 from small_datasets import dataset, options, saved, write
 
 import data
+from data.image_folder import make_dataset
 from util.errors import UserError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -399,3 +402,16 @@ def test_mistakes_name_the_thing_and_the_remedy(tmp_path, mode, make, parts):
         dataset(make(tmp_path), mode)[0]
     missing = [part for part in parts if part not in str(error.value)]
     assert not missing, str(error.value)
+
+
+def test_results_and_checkpoints_in_a_data_folder_are_no_data(tmp_path, capsys):
+    write_images(tmp_path / "train", 3, width=64)
+    for folder, mark in {"n": "train_opt.txt", "r/test_latest": "test_opt.txt"}.items():
+        write_images(tmp_path / "train" / folder / "images", 2)
+        (tmp_path / "train" / folder / mark).touch()
+    found = make_dataset(str(tmp_path / "train"))
+    assert [os.path.basename(path) for path in found] == ["1.png", "2.png", "3.png"]
+    assert capsys.readouterr().out.count("left out, as results or checkpoints: ") == 2
+    # what is named is meant
+    assert len(make_dataset(str(tmp_path / "train/n"))) == 2
+    assert len(make_dataset(str(tmp_path / "train/r/test_latest/images"))) == 2

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import threading
 import time
 from argparse import Namespace
@@ -302,6 +303,20 @@ def test_results_are_on_disk_after_the_block(tmp_path):
     written = sorted((tmp_path / "images").iterdir())
     assert [path.name for path in written] == ["1_fake.png", "2_fake.png"]
     assert [np.asarray(Image.open(path)).mean() for path in written] == [0, 255]
+
+
+def test_names_that_are_too_long_for_a_disk_are_cut_and_stay_apart(here, tmp_path):
+    long = "é" * 120
+    write_images(tmp_path / "set", 2)
+    for number in "12":
+        (tmp_path / f"set/{number}.png").rename(tmp_path / f"set/{long}x{number}.png")
+    checkpoint()
+    argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "4", "--no_dropout"]
+    run(tmp_path / "set", "r", *argv, "--crop_size", "32")
+    written = list(Path("r/n/test_latest/images").iterdir())
+    assert len(written) == 4 and all(len(os.fsencode(path.name)) <= 255 for path in written)
+    page = Path("r/n/test_latest/index.html").read_text()
+    assert page.count("<img") == 4
 
 
 def test_calls_in_the_background_wait_rather_than_pile_up():

@@ -8,14 +8,15 @@ import pytest
 
 from util.reports.loss_log import LossLog
 
+A, B = "0" * 8, "12ab34cd"  # ids of runs
 LINES = [(1, 2, 2), (1, 4, 4), (2, 2, 6), (2, 4, 8)]  # (epoch, images of it, images in all)
 
 
 @pytest.fixture
 def logged(tmp_path):
     """An earlier run, and one of two epochs that was continued amid the second."""
-    LossLog(tmp_path).add(9, 9, 9, 0.0, 0.0, {"G": 9.0})
-    first = LossLog(tmp_path)
+    LossLog(tmp_path, run=B).add(9, 9, 9, 0.0, 0.0, {"G": 9.0})
+    first = LossLog(tmp_path, run=A)
     for place in LINES[:3]:
         first.add(*place, 0.25, 0.5, {"G": place[2] / 8})
     LossLog(tmp_path, LINES[2]).add(*LINES[3], 0.25, 0.5, {"G": 1.0})
@@ -40,10 +41,10 @@ def test_a_run_is_one_table_and_its_lines_follow_their_headings(logged):
     assert places(logged) == [new, (9, 9), new, (1, 2), (1, 4), (2, 2), "continued", (2, 4)]
     assert rows(logged)[1] == {
         "epoch": "1", "iters": "4", "total_iters": "4", "time": "0.250000", "data": "0.500000",
-        "G": "0.5",
+        "run": A, "G": "0.5",
     }  # fmt: skip
     assert [int(row["total_iters"]) for row in rows(logged)] == [2, 4, 6, 8]
-    assert "9.0" in (logged / "previous_losses.csv").read_text()
+    assert "9.0" in (logged / f"losses_{B}.csv").read_text()
 
 
 def test_continuing_takes_out_what_is_beyond_the_place_and_nothing_of_earlier_runs(logged):
@@ -79,3 +80,37 @@ def test_a_name_with_a_line_break_is_one_line(tmp_path):
         log.add(1, seen, seen, 0.0, 0.0, {'D,\n"': 1.0})
     assert len((tmp_path / "losses.csv").read_text().splitlines()) == 3
     assert [row['D,\\n"'] for row in rows(tmp_path)] == ["1.0", "1.0"]
+
+
+def test_a_run_of_before_is_continued_apart_from_those_after_it(logged):
+    LossLog(logged, run="c" * 8).add(1, 3, 3, 0.0, 0.0, {"G": 3.0})
+    LossLog(logged, LINES[0], run=A).add(1, 4, 4, 0.25, 0.5, {"G": 4.0})
+    new = "Training Loss"
+    assert places(logged) == [
+        new,
+        (9, 9),
+        new,
+        (1, 2),
+        "continued",
+        new,
+        (1, 3),
+        "continued",
+        (1, 4),
+    ]
+    assert [(row["run"], row["total_iters"], row["G"]) for row in rows(logged)] == [
+        (A, "2", "0.25"), (A, "4", "4.0")
+    ]  # fmt: skip
+    tables = {path.name for path in logged.glob("*.csv")}
+    assert tables == {"losses.csv", f"losses_{B}.csv", f"losses_{'c' * 8}.csv"}
+
+
+def test_what_was_logged_without_an_id_is_of_the_last_run(logged):
+    """By version 0.2 and the original."""
+    for name in ("losses.csv", "loss_log.txt"):
+        path = logged / name
+        path.write_text(re.sub(f", run {A}|run,|{A},", "", path.read_text()))
+    LossLog(logged, LINES[1], run="d" * 8).add(2, 2, 6, 0.25, 0.5, {"G": 6.0})
+    assert places(logged)[2:] == ["Training Loss", (1, 2), (1, 4), "continued", "continued", (2, 2)]
+    assert [row["total_iters"] for row in rows(logged)] == ["2", "4", "6"]
+    LossLog(logged, run=A).add(1, 2, 2, 0.25, 0.5, {"G": 0.0})
+    assert [row["G"] for row in rows(logged)] == ["0.0"]

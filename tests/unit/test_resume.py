@@ -1,5 +1,7 @@
 """A run that was interrupted, anywhere, and continued is the run that was not, bit for bit."""
 
+import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -143,11 +145,39 @@ def test_a_new_run_under_an_old_name_keeps_the_old_ones_last_checkpoint(data, he
     assert "earlier run" in said and "--continue_train" in said and "'previous'" in said
     kept = {f.name: f.read_bytes() for f in folder.glob("previous_*.pth")}
     assert kept == {name.replace("latest", "previous"): content for name, content in before.items()}
-    assert (folder / "previous_losses.csv").read_bytes() == table
-    train.main(["--name", "n", "--epoch", "previous", "--continue_train", "--n_epochs", "2",
+    run = torch.load(folder / "previous_train_state.pth", weights_only=True)["run"]
+    assert (folder / f"losses_{run}.csv").read_bytes() == table
+    assert f", run {run}" in (folder / "loss_log.txt").read_text()
+
+
+def logged(folder):
+    """The run and the images seen of each row in the table, and of each entry of the page."""
+    rows = list(csv.DictReader((folder / "losses.csv").open()))
+    entries = re.findall(r'"total_iters": (\d+), "losses"', (folder / "web/data.js").read_text())
+    return [(row["run"], int(row["total_iters"])) for row in rows], [int(e) for e in entries]
+
+
+def test_a_forgotten_continue_train_costs_no_trained_state_and_mixes_no_logs(data, here, capsys):
+    """Twice: the second one must not put its few steps in the place of what was trained."""
+    whole = command(data, "n", "--model", "template", "--n_epochs", "2", "--n_epochs_decay", "0")
+    whole = [word for word in whole if word != "--no_html"]
+    train.main([*whole, "--name", "whole", "--n_epochs", "3"])
+    train.main(whole)
+    folder = Path("checkpoints/n")
+    for seed in "56":
+        train.main([*whole, "--n_epochs", "1", "--seed", seed])
+    state = torch.load(folder / "previous_train_state.pth", weights_only=True)
+    assert state["progress"]["epoch"] == 3
+    lines = (folder / "loss_log.txt").read_text()
+    train.main(["--name", "n", "--epoch", "previous", "--continue_train", "--n_epochs", "3",
                 "--gpu_ids", "-1"])  # fmt: skip
-    state = torch.load(folder / "latest_train_state.pth", weights_only=True)
-    assert state["options"]["seed"] == 0 and state["progress"]["epoch"] == 3
+    images = [seen for _, seen in logged(Path("checkpoints/whole"))[0]]
+    assert logged(folder) == ([(state["run"], seen) for seen in images], images[10:])
+    assert (folder / "loss_log.txt").read_text().startswith(lines)
+    weights = [
+        Path(name, "latest_net_G.pth").read_bytes() for name in ("checkpoints/whole", folder)
+    ]
+    assert weights[0] == weights[1]
 
 
 def test_the_weights_of_an_epoch_are_files_of_their_own(data, here):

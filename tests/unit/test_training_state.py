@@ -1,6 +1,7 @@
 """What a run resumes from: all that a model keeps, in plain data, for any number of ranks."""
 
 import enum
+import os
 import sys
 from collections import OrderedDict, namedtuple
 
@@ -18,7 +19,7 @@ import train
 from models.base_model import BaseModel
 from options.train_options import TrainOptions
 from util import checkpoint
-from util.checkpoint import train_state
+from util.checkpoint import files, train_state
 from util.errors import UserError
 from util.image_pool import ImagePool
 from util.training.progress import Progress
@@ -207,7 +208,7 @@ NEW_VALUES = {
 def test_a_number_that_training_changes_is_kept(case, tmp_path):
     before, after = NEW_VALUES[case]
     model = small(value=before, constant=before)
-    numbers = train_state.numbers(model)
+    numbers = train_state.before_training(model)
     if isinstance(before, nn.Parameter):
         model.value = nn.Parameter(after)
     else:
@@ -222,7 +223,7 @@ def test_a_number_that_training_changes_is_kept(case, tmp_path):
 
 def test_a_parameter_stays_the_one_that_its_optimizer_knows(tmp_path):
     model = small(value=nn.Parameter(torch.zeros(2)))
-    numbers = train_state.numbers(model)
+    numbers = train_state.before_training(model)
     model.value.data.fill_(5)
     state = collected(model, numbers, tmp_path)
     fresh = small(value=nn.Parameter(torch.zeros(2)))
@@ -281,7 +282,7 @@ class Keeper:
 def test_what_a_state_may_hold_comes_back_as_plain_data(case, tmp_path):
     given_, expected = PLAIN[case]
     model = small(keeper=Keeper(given_))
-    state = collected(model, train_state.numbers(model), tmp_path)
+    state = collected(model, train_state.before_training(model), tmp_path)
     fresh = small(keeper=Keeper(None))
     train_state.restore(fresh, state)
     assert difference(fresh.keeper.state, expected) is None
@@ -321,7 +322,7 @@ REFUSED = {
 def test_other_state_is_one_error_that_names_the_attribute(case, tmp_path):
     model = small(keeper=Keeper([0, REFUSED[case]]))
     with pytest.raises(UserError) as error:
-        collected(model, train_state.numbers(model), tmp_path)
+        collected(model, train_state.before_training(model), tmp_path)
     message = str(error.value)
     assert "keeper.part.1" in message and "state_dict()" in message
     assert list(tmp_path.iterdir()) == []
@@ -329,7 +330,7 @@ def test_other_state_is_one_error_that_names_the_attribute(case, tmp_path):
 
 def test_the_state_of_another_model(tmp_path):
     model = small(counter=Keeper(1))
-    state = collected(model, train_state.numbers(model), tmp_path)
+    state = collected(model, train_state.before_training(model), tmp_path)
     with pytest.raises(UserError) as error:
         train_state.restore(small(meter=Keeper(1)), state)
     message = str(error.value)
@@ -339,7 +340,7 @@ def test_the_state_of_another_model(tmp_path):
 
 def test_the_state_of_another_network_of_the_same_name(tmp_path):
     model = small()
-    state = collected(model, train_state.numbers(model), tmp_path)
+    state = collected(model, train_state.before_training(model), tmp_path)
     other = SmallModel(options())
     other.netG = nn.Linear(2, 2)
     other.optimizers = [torch.optim.Adam(other.netG.parameters())]
@@ -405,7 +406,7 @@ def test_numbers_of_more_ranks_become_their_mean_and_counters_stay():
 def test_a_number_that_only_one_rank_has_changed_is_kept_of_all(monkeypatch):
     """Or its mean over the ranks would not be known when their number changes."""
     model = small(seen=0.0, other=0.0)
-    numbers = train_state.numbers(model)
+    numbers = train_state.before_training(model)
 
     def of_two_ranks(mine):
         return [mine, mine | {"numbers": mine["numbers"] | {"seen": 3.0}}]
@@ -435,7 +436,7 @@ def test_how_an_optimizer_computes_is_not_taken_over(flag, tmp_path):
     before = model.optimizers[0].param_groups[0][flag]
     model.optimizers[0].param_groups[0][flag] = not before
     model.optimizers[0].param_groups[0]["betas"] = (0.1, 0.2)
-    state = collected(model, train_state.numbers(model), tmp_path)
+    state = collected(model, train_state.before_training(model), tmp_path)
     fresh = small()
     train_state.restore(fresh, state)
     group = fresh.optimizers[0].param_groups[0]
@@ -477,7 +478,7 @@ def test_a_rate_that_a_model_has_set_itself_stays(tmp_path):
     """Within an epoch; at its end the schedule sets it anyway."""
     model = small()
     model.optimizers[0].param_groups[0]["lr"] = 0.0123
-    state = collected(model, train_state.numbers(model), tmp_path)
+    state = collected(model, train_state.before_training(model), tmp_path)
     fresh = small()
     train_state.restore(fresh, state)
     assert fresh.optimizers[0].param_groups[0]["lr"] == 0.0123
@@ -492,6 +493,9 @@ class OneLayer:
         torch.manual_seed(seed)
         self.netG = torch.nn.Linear(3, 2)
         self.optimizers = [kind(self.netG.parameters(), lr=0.01)]
+
+    def named_networks(self):
+        return {"G": self.netG}
 
     def step(self):
         def closure():
@@ -513,7 +517,7 @@ KINDS += ["ASGD", "Rprop", "LBFGS", "Adafactor"]
 def test_every_optimizer_of_torch_resumes(kind, tmp_path):
     """Three steps, then two; or three, saved, loaded into another model, then two."""
     model, other = OneLayer(kind, 0), OneLayer(kind, 1)
-    numbers = train_state.numbers(model)
+    numbers = train_state.before_training(model)
     for _ in range(3):
         model.step()
     torch.save(train_state.collect(model, numbers, model.device), tmp_path / "state.pth")
@@ -522,3 +526,62 @@ def test_every_optimizer_of_torch_resumes(kind, tmp_path):
         model.step()
         other.step()
     assert torch.equal(model.netG.weight, other.netG.weight)
+
+
+# ---- networks that nothing trains ----------------------------------------------------------------
+
+
+def fixed(value):
+    return nn.Linear(1, 1).requires_grad_(False).apply(lambda net: net.weight.fill_(value))
+
+
+def test_a_network_that_nothing_trains_is_in_no_state_until_it_changes(tmp_path):
+    """A pretrained one, for a loss, may be larger than all the rest; an average is no such."""
+    model = small(vgg=fixed(2.0), average=fixed(3.0))
+    before = train_state.before_training(model)
+    model.average.weight.data.mul_(0.5)  # tells no version counter
+    state = collected(model, before, tmp_path)
+    assert "average" in state["objects"] and "vgg" not in state["objects"]
+    assert "netG" in state["objects"]
+    other = small(vgg=fixed(2.5), average=fixed(3.0))
+    train_state.restore(other, state)
+    assert (other.vgg.weight.item(), other.average.weight.item()) == (2.5, 1.5)
+    model.netG.requires_grad_(False)  # one of the model's own is always there
+    assert "netG" in collected(model, train_state.before_training(model), tmp_path)["objects"]
+
+
+# ---- the file -----------------------------------------------------------------------------------
+
+
+def test_every_flipped_bit_of_the_weights_in_a_state_is_noticed(tmp_path):
+    model = small()
+    model.netG = nn.Linear(64, 64)
+    collected(model, train_state.before_training(model), tmp_path)
+    path = checkpoint.state_path(tmp_path, "latest")
+    whole = path.read_bytes()
+    start = whole.index(model.netG.weight.detach().numpy().tobytes())
+    for place in (start, start + 4 * 2000 + 1, start + 4 * 4095):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="damaged"):
+            checkpoint.load_train_state(tmp_path, "latest")
+    path.write_bytes(whole)
+    assert checkpoint.load_train_state(tmp_path, "latest")
+
+
+def test_what_is_wrong_with_a_path_is_no_reason_to_remove_a_state(tmp_path, monkeypatch):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")  # Latin-1
+    folder.mkdir()
+    model = small()
+    state = collected(model, train_state.before_training(model), folder)
+    assert state["progress"]["epoch"] == 1
+    train_state.restore(model, state)
+
+    def forbidden(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(files, "screen", forbidden)
+    with pytest.raises(UserError, match="cannot read .*Permission denied") as error:
+        checkpoint.load_train_state(folder, "latest")
+    assert "remove" not in str(error.value)

@@ -3,6 +3,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import TINY, TWO_EPOCHS
 
 import test
@@ -45,12 +46,17 @@ def test_a_run_is_told_its_name_options_losses_and_images(aligned, here, monkeyp
     train.main([*argv(aligned), *TINY, *TWO_EPOCHS, *more])
     (start,) = wandb.started
     assert (start["project"], start["name"], start["config"]["ngf"]) == ("mine", "n", "4")
+    state = torch.load("checkpoints/n/latest_train_state.pth", weights_only=True)
+    assert (start["id"], start["resume"]) == (state["run"], "allow")
+    train.main([*argv(aligned), "--continue_train", "--n_epochs", "2", "--gpu_ids", "-1"])
+    assert wandb.started.pop()["id"] == state["run"]
+    del wandb.logged[4:]
     losses = {"G_GAN", "G_L1", "D_real", "D_fake", "total_iters"}
     images = {"real_A", "fake_B", "real_B", "total_iters"}
     assert [log.keys() for log in wandb.logged] == [losses, images] * 2
     assert [log["total_iters"] for log in wandb.logged] == [5, 5, 10, 10]
     assert wandb.logged[1]["fake_B"] == (32, 32, 3)
-    assert wandb.finished == 1
+    assert wandb.finished == 2
 
 
 def test_a_wandb_that_fails_later_is_logged_once_and_training_continues(

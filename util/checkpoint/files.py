@@ -2,6 +2,7 @@
 
 import argparse
 import glob
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -25,6 +26,10 @@ from util.files import (
 )
 
 STATE = "_train_state.pth"
+
+
+class Damaged(UserError):
+    """A checkpoint that was read, and holds something else."""
 
 
 def folder(opt: argparse.Namespace) -> Path:
@@ -77,16 +82,23 @@ def save(value: Any, path: Path) -> None:
 
 
 def load(path: Path, mmap: bool = False) -> Any:
-    """torch.load of plain data onto the CPU, never running code from the file; `mmap` as there."""
+    """torch.load of plain data onto the CPU, never running code from the file.
+
+    With `mmap`, for files of ours, it is read where it is used, and its checksums are looked at.
+    """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}; {_what_is_there(path.parent)}")
     try:
-        screen(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        screen(path, checksums=mmap)
+        with open(path, "rb") as file:
+            utf_8 = str(path).encode("utf-8", "ignore").decode() == str(path)
+            mappable = mmap and utf_8  # or torch cannot open it by its name
+            source = str(path) if mappable else file
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mappable)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception:  # damaged bytes make torch's reader raise nearly anything
-        raise UserError(
+        raise Damaged(
             f"{path} is damaged, or holds more than tensors and plain data, which is refused; save "
             "or copy it again"
         ) from None
@@ -104,10 +116,23 @@ def copy_checkpoint(directory: Path, tag: str, other: str) -> None:
 
 @distributed.main_only
 def set_aside(directory: Path) -> None:
-    """Rename checkpoint `latest` of an earlier run to `previous`, if there is one."""
+    """Rename checkpoint `latest` of an earlier run to `previous`, unless that is further on."""
+    latest, previous = (_images_seen(directory, tag) for tag in ("latest", "previous"))
+    if previous > latest:
+        return
     for path in _files(directory, "latest"):
         with explain_write_errors(path):
             os.replace(path, path.with_name("previous" + path.name.removeprefix("latest")))
+
+
+def _images_seen(directory: Path, tag: str) -> float:
+    """How far a checkpoint is trained; -1 if there is none, infinity if it does not say."""
+    if not _files(directory, tag):
+        return -1
+    try:
+        return load(state_path(directory, tag), mmap=True)["progress"]["total_iters"]
+    except (UserError, TypeError, KeyError):  # weights only, or no state of ours
+        return math.inf
 
 
 @distributed.main_only

@@ -25,8 +25,11 @@ CALLED = re.compile(
 )
 
 
-def screen(path: Path) -> None:
-    """Raise an exception if a file calls more than tensors need, swells, or is damaged."""
+def screen(path: Path, checksums: bool = False) -> None:
+    """Raise an exception if a file calls more than tensors need, swells, or is damaged.
+
+    `checksums`: read it all to see a flipped bit, too.
+    """
     with open(path, "rb") as file:
         is_zip = file.read(len(ZIP)) == ZIP  # torch decides by this, too
         file.seek(0)
@@ -40,6 +43,8 @@ def screen(path: Path) -> None:
                 raise pickle.UnpicklingError("it is compressed")  # not by torch.save
             if len(set(archive.namelist())) < len(members) or members[0].header_offset:
                 raise pickle.UnpicklingError("it is two archives in one")  # torch may read another
+            if checksums and (damaged := archive.testzip()):
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
             for member in members:
                 if member.filename.endswith(".pkl"):
                     _screen_pickle(archive.read(member))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from util import distributed, rng
-from util.checkpoint.files import load, save, state_path
+from util.checkpoint.files import Damaged, load, save, state_path
 from util.errors import UserError
 from util.version import VERSION
 
@@ -42,7 +42,7 @@ def load_train_state(directory: Path, tag: str) -> dict[str, Any] | None:
         return None
     try:
         state = load(path, mmap=True)
-    except UserError as error:
+    except Damaged as error:
         raise UserError(f"{error}; or {WITHOUT_IT}") from None
     match state:  # `restore` looks at the rest
         case {"format": int(version)} if version > FORMAT:
@@ -80,26 +80,55 @@ def numbers(model: object) -> dict[str, Any]:
     return found
 
 
+class Before(NamedTuple):
+    """What a model was before training; see `numbers` and `constants`."""
+
+    numbers: dict[str, Any]
+    constants: dict[str, list[Tensor]]
+
+
+def before_training(model: Any) -> Before:
+    """What is needed to see later what training has changed."""
+    return Before(numbers(model), constants(model))
+
+
+def constants(model: Any) -> dict[str, list[Tensor]]:
+    """The sums of the tensors of each network that nothing trains and that is not saved by itself.
+
+    A pretrained network for a loss is one. It is no part of a state while these sums stay.
+    """
+    own = [distributed.unwrap(net) for net in model.named_networks().values()]
+    return {
+        name: [t.double().sum() for t in thing.state_dict().values() if isinstance(t, Tensor)]
+        for name, thing in stateful(model)
+        if isinstance(thing, nn.Module)
+        and not any(weight.requires_grad for weight in thing.parameters())
+        and not any(thing is net for net in own)
+    }
+
+
 def _same(value: Any, before: Any) -> bool:
     if isinstance(value, Tensor) and isinstance(before, Tensor):
         return torch.equal(value, before)
     return type(value) is type(before) and value == before
 
 
-def collect(model: object, before: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def collect(model: Any, before: Before, device: torch.device) -> dict[str, Any]:
     """The state of all ranks, on rank 0 (else empty); call it on every rank, between two steps.
 
-    By `before`, the model's `numbers` before training, constants are told from counters. In it:
+    By what was so `before` training, constants are told from counters. In it:
     "objects", by name, alike on all ranks; "ranks", for each "objects", "numbers" and "random".
     """
-    alike, own = {}, {}
+    alike, own, still = {}, {}, constants(model)
     for name, thing in stateful(model):
+        if name in still and still[name] == before.constants.get(name):
+            continue
         if not isinstance(thing, SAME_ON_ALL_RANKS):
             own[name] = plain(thing.state_dict(), name)
         elif distributed.is_main():
             alike[name] = plain(thing.state_dict(), name)
     now = numbers(model)
-    changed = {name for name, value in now.items() if not _same(value, before.get(name))}
+    changed = {name for name, value in now.items() if not _same(value, before.numbers.get(name))}
     changed.update(*distributed.gather_everywhere(changed))  # on one rank is enough
     kept = {name: value for name, value in now.items() if name in changed}
     mine = {"objects": own, "numbers": kept, "random": rng.get_state(device)}
@@ -155,12 +184,12 @@ def restore(model: Any, state: Mapping[str, Any] | None) -> None:
     mine, alike = distributed.scatter(dealt), distributed.broadcast(alike)
     with _damage_explained():
         saved = alike | mine["objects"]
-        if saved.keys() != things.keys():
-            extra, missing = saved.keys() - things.keys(), things.keys() - saved.keys()
+        extra, missing = saved.keys() - things.keys(), things.keys() - saved.keys()
+        if extra or missing - constants(model).keys():
             theirs, ours = (", ".join(sorted(names)) or "nothing" for names in (extra, missing))
             raise ValueError(f"it alone has {theirs}, {type(model).__name__} alone has {ours}")
-        for name, thing in things.items():
-            _load(thing, saved[name])
+        for name, saved_state in saved.items():
+            _load(things[name], saved_state)
         for name, value in mine["numbers"].items():
             _set(model, name, value)
         for thing in things.values():

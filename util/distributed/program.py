@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from util.distributed import ranks
 from util.distributed.collectives import exchange
-from util.errors import UserError, printable
+from util.errors import UserError, one_message, printable
 
 # gloo raises a plain RuntimeError: "[/…/gloo/transport/tcp/pair.cc:561] Connection closed by peer"
 GLOO_ERROR = re.compile(r"(Gloo \w+ failed with )?\[[^\]]*\bgloo/[^\]]+\.(cc|h):\d+\] ")
@@ -40,6 +40,10 @@ def run(main: Callable[[], None]) -> None:
     for name in ("stdout", "stderr"):
         setattr(sys, name, BestEffort(getattr(sys, name)))
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # until all is imported
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with one_message():
+        ranks.check_environment()
     try:
         main()
         return

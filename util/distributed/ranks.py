@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from util.errors import printable
+from util.errors import UserError, printable
 
 T = TypeVar("T")
 _LAUNCHER = os.getppid()
@@ -37,6 +37,18 @@ def local_rank() -> int:
 def local_world_size() -> int:
     """How many processes of the job this machine runs."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size())))
+
+
+def check_environment() -> None:
+    """UserError if the environment has numbers of ranks that torchrun would not have put there."""
+    for prefix in ("", "LOCAL_"):
+        size = os.environ.get(f"{prefix}WORLD_SIZE", os.environ.get("WORLD_SIZE", "1"))
+        number = os.environ.get(f"{prefix}RANK", "0")
+        if not (size.isdecimal() and number.isdecimal() and int(number) < int(size)):
+            raise UserError(
+                f"the environment has {prefix}RANK={number!r} of {prefix}WORLD_SIZE={size!r}; "
+                "start several ranks with torchrun, or unset these variables"
+            )
 
 
 def is_main() -> bool:
@@ -90,7 +102,10 @@ def summary(device: torch.device, batch_size: int) -> str:
 @cache
 def _store_of_job() -> dist.Store:
     """Torchrun's key-value store, there before the process group and after a restart."""
-    store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
+    except ValueError as error:  # without MASTER_ADDR, say
+        raise UserError(f"the ranks cannot meet ({error}); start them with torchrun") from None
     while isinstance(store, dist.PrefixStore):  # some versions of torch put the attempt in front
         store = store.underlying_store
     return store

@@ -5,6 +5,7 @@ The images are written while the next ones are computed, by a few threads behind
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from util.reports import html
 from util.reports.wandb_log import WandbLog
 from util.util import save_image, to_uint8
 
+LONGEST = 255  # bytes of a file name, on most disks
 THREADS = 4  # PIL compresses outside of Python's lock, so that threads run at once
 
 
@@ -60,14 +62,25 @@ class Results(ExitStack):
         save_image(images.numpy()[index], str(path), self.aspect_ratio)
 
     def _unused(self, stem: str, visuals: Sequence[str]) -> str:
-        """`stem`, with a number where its files would replace those of another image."""
+        """`stem`, with a number where its files would replace those of another image.
+
+        A long one is cut, since `_fake.png` comes behind it.
+        """
         # as with 1.jpg, 1.png and sub/1.jpg, and x_real.png with the visual A, x.png with real_A
-        free, number = stem, 1
+        free = stem = _shortened(stem, LONGEST - max(len(f"_12345678_{v}.png") for v in visuals))
+        number = 1
         while not self._taken.isdisjoint(names := [f"{free}_{visual}.png" for visual in visuals]):
             number += 1
             free = f"{stem}_{number}"
         self._taken.update(names)
         return free
+
+
+def _shortened(stem: str, most: int) -> str:
+    """The first `most` bytes of a file name, or a few less: no character is cut."""
+    while len(os.fsencode(stem)) > most:
+        stem = stem[:-1]
+    return stem
 
 
 class ResultsPage(ExitStack):

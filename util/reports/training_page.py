@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +35,25 @@ class TrainingPage:
 
     Args:
         options: listed on the page; `display_winsize` is the width of its images, in CSS pixels.
-        resume_at: images seen when training continues; later entries are dropped. None: a new run.
+        resume_at: images seen when training continues; later entries, and those of another run, are
+            dropped. None: a new run.
+        run: its id, if it has one.
     """
 
     def __init__(
-        self, folder: Path, title: str, options: Options | None = None, resume_at: int | None = None
+        self,
+        folder: Path,
+        title: str,
+        options: Options | None = None,
+        resume_at: int | None = None,
+        run: str = "",
     ) -> None:
         self.folder, self._failed = folder, False
         template = html.TEMPLATES.get_template("training.html")
         page = template.render(title=title, options=options or {}, refresh=REFRESH_SECONDS)
         with explain_write_errors(folder, "turn the page off with --no_html"):
             (folder / "images").mkdir(parents=True, exist_ok=True)
-            _keep_entries(folder / "data.js", resume_at)
+            _keep_entries(folder / "data.js", resume_at, run)
             with atomic_write(folder / "index.html") as file:
                 file.write(page.encode("utf-8", "replace"))
 
@@ -110,9 +118,12 @@ LINE = re.compile(
 )
 
 
-def _keep_entries(path: Path, last: int | None) -> None:
-    """Keep the lines of data.js up to `last` images seen (None: no line), and no damaged line."""
-    keep = last is not None and path.exists()
+def _keep_entries(path: Path, last: int | None, run: str) -> None:
+    """Keep a run's lines of data.js up to `last` images seen (None: no line), no damaged one."""
+    keep, head = last is not None and path.exists(), f"// run {run}\n".encode() if run else b""
     with atomic_write(path) as new, open(path if keep else os.devnull, "rb") as old:
-        found = ((line, LINE.fullmatch(line)) for line in old)
+        first = old.readline()
+        own = [] if first.startswith(b"// run ") and first != head else chain([first], old)
+        found = ((line, LINE.fullmatch(line)) for line in own)
+        new.write(head)
         new.writelines(line for line, whole in found if whole and int(whole[1]) <= (last or 0))

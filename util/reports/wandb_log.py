@@ -14,16 +14,23 @@ LOG = logging.getLogger("image_translation")
 class WandbLog:
     """Sends losses and images to a run named after the experiment, with the options it has.
 
-    A wandb that does not start is a UserError; what fails later is logged once.
+    With `run`, an id, it is one run however often it is continued. A wandb that does not start is a
+    UserError; what fails later is logged once.
     """
 
-    def __init__(self, opt: argparse.Namespace):
+    def __init__(self, opt: argparse.Namespace, run: str | None = None):
         import wandb
 
         config = {key: str(value) for key, value in vars(opt).items()}
         self._image, self._failed = wandb.Image, False
         try:
-            self.run = wandb.init(project=opt.wandb_project_name, name=opt.name, config=config)
+            self.run = wandb.init(
+                project=opt.wandb_project_name,
+                name=opt.name,
+                config=config,
+                id=run,
+                resume="allow" if run else None,
+            )
         except Exception as error:  # its own errors, of many kinds: no login, no network, …
             raise UserError(
                 f"--use_wandb: wandb did not start ({error}); run 'wandb login', or set "

@@ -72,8 +72,9 @@ class Progress(ExitStack):
         self.epoch, self.epoch_iter, self.total_iters = opt.epoch_count, 0, 0
         self.saver, self.monitor, self.clock = Saver(opt, model), StepMonitor(), Stopwatch()
         self.resume_at = self._restore(self.saver.resume())
-        self.wandb = distributed.main_only(WandbLog)(opt) if opt.use_wandb else distributed.NoOp()
-        self.log = distributed.main_only(LossLog)(self.folder, self.resume_at)
+        wandb = distributed.main_only(WandbLog)
+        self.wandb = wandb(opt, self.saver.run) if opt.use_wandb else distributed.NoOp()
+        self.log = distributed.main_only(LossLog)(self.folder, self.resume_at, self.saver.run)
         self.page: TrainingPage | distributed.NoOp = distributed.NoOp()  # until the first step
         self.bar = tqdm(disable=True)
         save_options(opt, self.folder, suffixes=[".txt"])
@@ -192,7 +193,7 @@ class Progress(ExitStack):
             checkpoint.set_aside(self.folder)
         if not self.opt.no_html:
             seen = self.resume_at and self.resume_at[2]
-            shell = self.folder / "web", self.opt.name, vars(self.opt), seen
+            shell = self.folder / "web", self.opt.name, vars(self.opt), seen, self.saver.run
             self.page = distributed.main_only(TrainingPage)(*shell)
 
     def _count(self) -> int:

@@ -1,6 +1,8 @@
 """Saving during a run, and continuing from what was saved."""
 
 import argparse
+import re
+import secrets
 import shlex
 import sys
 import time
@@ -23,7 +25,8 @@ class Saver:
     def __init__(self, opt: argparse.Namespace, model: Model):
         self.opt, self.model = opt, model
         self.folder = checkpoint.folder(opt)
-        self.numbers = train_state.numbers(model)  # by them constants are told from counters
+        self.run = secrets.token_hex(4)  # an id, in the state and the logs
+        self.before = train_state.before_training(model)
 
     def resume(self) -> Counters | None:
         """Put model and random numbers to the saved state; returns its counters, None without."""
@@ -35,6 +38,8 @@ class Saver:
         state, run.state = run.state, None  # closed after this
         told = state and (state["progress"], len(state["ranks"]), state.get("torch"))
         counters, ranks, saved_by = distributed.broadcast(told)
+        found = re.fullmatch("[0-9a-f]{8}", str(state.get("run"))) if state else None
+        self.run = found[0] if found else self.run
         try:
             train_state.restore(self.model, state)
         except UserError as error:
@@ -59,17 +64,19 @@ class Saver:
         elif checkpoint.state_path(self.folder, "latest").exists():
             distributed.print0(
                 f"{self.folder} holds an earlier run, which --continue_train would continue; "
-                "this one replaces it, and keeps its last checkpoint as 'previous'"
+                "this one replaces it, and keeps its last checkpoint as 'previous', unless that "
+                "is already there and further on"
             )
 
     def save(self, tags: list[str], counters: Counters) -> None:
         """Write the same checkpoint under each of the tags; call it on every rank."""
         start, tag = time.perf_counter(), tags[0]
         train_state.check_finite(self.model)
-        state = train_state.collect(self.model, self.numbers, self.opt.device)
+        state = train_state.collect(self.model, self.before, self.opt.device)
         if state:  # first: it needs no other file, and is the one for which a disk is too small
             options = plain_options(vars(self.opt))
-            state |= {"progress": counters, "options": options, "job": restarts.job()}
+            state |= {"progress": counters, "options": options, "run": self.run}
+            state["job"] = restarts.job()
             checkpoint.save_train_state(self.folder, tag, state)
         self.model.save_networks(tag)
         for other in tags[1:]:
