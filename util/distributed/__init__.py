@@ -7,7 +7,8 @@ from util.distributed.collectives import (
     scatter,
 )  # fmt: skip
 from util.distributed.ddp import (
-    check_ddp_consistency, check_wrapped, norm_for_job, split_batch, unsynchronised, unwrap, wrap,
+    Wrapper, check_ddp_consistency, check_wrapped, norm_for_job, split_batch, unsynchronised,
+    unwrap, wrap,
 )  # fmt: skip
 from util.distributed.program import job, one_process_only, print_error_once, run
 from util.distributed.ranks import (
