@@ -295,6 +295,7 @@ def test_gpu_ids(capsys, here, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "Big GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     opt = parse("train", "--dataroot", "x", "--gpu_ids", "1")
     assert opt.device == torch.device("cuda", 1) and opt.gpu_ids == [1]
     assert parse("train", "--dataroot", "x").device == torch.device("cuda", 0)
