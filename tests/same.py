@@ -29,10 +29,17 @@ def run_of(folder):
         heading = line.startswith(b"===")
         own = f", run {run}".encode() in line if heading else own
         log += [TIMES.sub(b"", line)] * (own and not heading)
-    rows = list(csv.DictReader((folder / "losses.csv").open(newline="")))
-    assert {row["run"] for row in rows} == {run}
-    table = [{k: v for k, v in row.items() if k not in ("time", "data", "run")} for row in rows]
+    with open(folder / "losses.csv", newline="") as file:
+        assert {row["run"] for row in csv.DictReader(file)} == {run}
+    table = logged_losses(folder)
     return {"weights": weights, "states": states, "log": log, "table": table}
+
+
+def logged_losses(folder):
+    """The rows of losses.csv that a run with the same seed has, too."""
+    with open(Path(folder) / "losses.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in ("time", "data", "run")} for row in rows]
 
 
 def assert_same_run(a, b):

@@ -89,7 +89,7 @@ def test_ranks_that_were_not_given_the_same_are_refused(what, here, tmp_path, mo
     monkeypatch.setenv("MORE", more)
     program = tmp_path / "more.py"
     program.write_text(RANK_1_HAS_MORE + WITH_PLUG_IN)
-    done = torchrun(3, program, *arguments(data, *TWO_EPOCHS))
+    done = torchrun(2, program, *arguments(data, *TWO_EPOCHS))
     assert done.returncode != 0 and done.stderr.count("error: ") == 1, done.stderr
     assert told in done.stderr and files() <= {"train_opt.txt"}
 

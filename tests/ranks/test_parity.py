@@ -1,12 +1,12 @@
 """World size changes nothing but speed: the same weights from 1, 2 and 4 ranks."""
 
-import csv
 import os
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, write_images
+from same import logged_losses
 from torchrun import train_runs
 
 # 16 images in batches of 4, 5 epochs: 20 steps
@@ -51,8 +51,8 @@ def weights(name):
 
 
 def losses(name):
-    rows = csv.DictReader(open(f"checkpoints/{name}/losses.csv"))
-    return [{k: float(v) for k, v in row.items() if k not in ("time", "data")} for row in rows]
+    rows = logged_losses(f"checkpoints/{name}")
+    return [{k: float(v) for k, v in row.items()} for row in rows]
 
 
 def cancelled_bias(key, keys):

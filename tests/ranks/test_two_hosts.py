@@ -4,7 +4,6 @@ A machine is a network namespace with a host name, a table of addresses and a di
 the other one's folder it sees nothing. A veth pair is the cable between them.
 """
 
-import csv
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from contextlib import suppress
 import pytest
 import torch
 from conftest import TINY, write_images
+from same import logged_losses
 from torchrun import ROOT, TRAIN_RUNS, launcher
 
 ADDRESSES = {"alpha": "10.79.0.1", "beta": "10.79.0.2"}
@@ -166,8 +166,7 @@ def weights(folder, tag):
 
 
 def losses(folder):
-    rows = csv.DictReader(open(folder / "checkpoints" / "run" / "losses.csv"))
-    return [{k: v for k, v in row.items() if k not in ("time", "data")} for row in rows]
+    return logged_losses(folder / "checkpoints" / "run")
 
 
 @pytest.mark.parametrize("tag", ["2", "latest"])  # before and after the run was continued
