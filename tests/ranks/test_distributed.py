@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import io
 import os
 import re
@@ -202,6 +203,9 @@ class Parts(nn.Module):
     def __getitem__(self, key):
         return self.heads[key]
 
+    def __iter__(self):
+        return iter([self.encoder, self.head])
+
     def forward(self, x):
         return self.head(self.encode(x))
 
@@ -217,6 +221,7 @@ USES = {
     "method that calls the network": lambda net, x: net.own_forward(x),
     "part": lambda net, x: net.head(net.encoder(x)),
     "item": lambda net, x: net["a"](x),
+    "loop": lambda net, x: functools.reduce(lambda y, part: part(y), net, x),
 }
 
 

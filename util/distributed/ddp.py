@@ -74,10 +74,13 @@ class Wrapper(DistributedDataParallel):
         except AttributeError:
             found = getattr(super().__getattr__("module"), name)
         own = isinstance(found, MethodType) and not hasattr(nn.Module, name)
-        return Part(self, found) if own or isinstance(found, nn.Module) else found
+        return Part(self, found) if own else self._part(found)
+
+    def _part(self, found: Any) -> Any:
+        return Part(self, found) if isinstance(found, nn.Module) else found
 
     def __getitem__(self, key: Any) -> Any:
-        return Part(self, self.module[key])
+        return self._part(self.module[key])
 
     def __len__(self) -> int:
         return len(self.module)
@@ -86,7 +89,7 @@ class Wrapper(DistributedDataParallel):
         return True
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.module)
+        return map(self._part, self.module)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The network's."""
@@ -112,7 +115,10 @@ class Part:
             return self._part(*args, **kwargs)
 
         net.forward = forward
-        return self._wrapper(*args, **kwargs)
+        try:
+            return self._wrapper(*args, **kwargs)
+        finally:
+            vars(net).pop("forward", None)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._part, name)
