@@ -34,8 +34,6 @@ from util import distributed
 OPTIONS = ["--dataroot", "none", "--name", "benchmark", "--model", "pix2pix"]
 ON_CPU = ["--gpu_ids", "-1", "--ngf", "16", "--ndf", "16"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-# what SyncBatchNorm calls: ours, and torch's own in its versions
-EXCHANGES = ("all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_single")
 
 
 class RankStep(TrainingStep):
@@ -62,8 +60,7 @@ class RankStep(TrainingStep):
             for net in self.model.named_networks().values():
                 if isinstance(net, DistributedDataParallel):
                     stack.enter_context(net.no_sync())
-            for name in filter(partial(hasattr, dist), EXCHANGES):
-                stack.enter_context(mock.patch.object(dist, name, lambda *a, **k: None))
+            stack.enter_context(mock.patch.object(dist, "all_reduce", lambda *a, **k: None))
             yield
 
 

@@ -158,9 +158,7 @@ def explain_worker_trouble(num_threads: int) -> Iterator[None]:
         yield
     except (RuntimeError, OSError, EOFError) as error:
         text = str(error)
-        of_the_dataset = (
-            text.startswith("Caught ") and "/torch_" not in text
-        )  # torch's files in shm
+        of_the_dataset = text.startswith("Caught ") and "/torch_" not in text  # a file in /dev/shm
         if not num_threads or of_the_dataset:
             raise
         reason = text.strip().rpartition("\n")[2]

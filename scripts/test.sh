@@ -10,10 +10,10 @@ workers=2
 case "${1:-}" in
     --all) tiers=(tests); shift ;;
     # these mostly wait for processes that they have started
-    --rest) tiers=(tests/ranks tests/browser tests/stress); workers=3; shift ;;
+    --rest) tiers=(tests/stress tests/ranks tests/browser); workers=3; shift ;;
 esac
 TIMEFORMAT="(%0R s)"
-if [ "${tiers[0]}" != tests/ranks ]; then
+if [ "${tiers[0]}" != tests/stress ]; then
     ruff check .
     ruff format --check .
     time mypy

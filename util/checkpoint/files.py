@@ -23,7 +23,7 @@ from util.files import (
     link,
     locked,
     remove_unfinished,
-)
+)  # fmt: skip
 
 STATE = "_train_state.pth"
 
