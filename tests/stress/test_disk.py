@@ -5,6 +5,7 @@ import builtins
 import errno
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -493,18 +494,25 @@ def test_a_whole_run_keeps_the_last(tmp_path, here):
 
 
 def train_until_shared_memory_is_full():
-    """Runs in its own mount namespace."""
+    """Runs in its own mount namespace; it is full once no earlier batch is left to be freed."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", "/dev/shm"], check=True)
-    get = AlignedDataset.__getitem__
+    get, fetch_next = AlignedDataset.__getitem__, Progress._fetch_next
+    waiting_for_the_sixth = multiprocessing.get_context("fork").Event()
+
+    def tell_and_fetch_next(self):
+        if self.total_iters == 5:
+            waiting_for_the_sixth.set()
+        fetch_next(self)
 
     def fill_at_the_sixth(self, index):
         if index == 5:
+            assert waiting_for_the_sixth.wait(60)
             with pytest.raises(OSError), open("/dev/shm/full", "wb", buffering=0) as file:
                 while True:
                     file.write(bytes(PAGE))
         return get(self, index)
 
-    AlignedDataset.__getitem__ = fill_at_the_sixth
+    AlignedDataset.__getitem__, Progress._fetch_next = fill_at_the_sixth, tell_and_fetch_next
     argv = ["--dataroot", ".", "--name", "n", "--model", "pix2pix", *TINY, "--no_html"]
     with pytest.raises(UserError, match="/dev/shm") as error:
         train.main([*argv, "--num_threads", "1", "--serial_batches"])
