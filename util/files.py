@@ -77,9 +77,10 @@ def locked(path: Path, thing: object, remedy: str) -> Iterator[None]:
     """
     with explain_write_errors(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # not what a link leads to
+        file = open(os.open(path, flags, 0o666), "r+", encoding="utf-8", errors="replace")
     with file:
-        if not _lock(file) or not path.exists():  # the holder may just have removed it
+        if not _lock(file) or not _is_at(path, file):  # the holder may just have removed it
             file.seek(0)
             holder = one_line(file.read()) or "another program"
             raise UserError(f"{thing} is in use by {holder}; wait for its end, or {remedy}")
@@ -104,6 +105,13 @@ def _lock(file: TextIO) -> bool:
     except OSError as error:
         return error.errno not in (errno.EACCES, errno.EAGAIN)
     return True
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _flush_folder(folder: Path) -> None:
@@ -132,6 +140,8 @@ def explain_write_errors(path: str | os.PathLike[str], remedy: str = "") -> Iter
         mend = "free some space, mend the permissions"
         if isinstance(error, FileNotFoundError) and not Path(path).parent.exists():
             reason, mend = f"the folder {Path(path).parent} is not there", "put it back"
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            reason, mend = f"{error.filename} is no folder", "rename that file"
         remedy = remedy or "choose another place (--checkpoints_dir, --results_dir)"
         raise UserError(f"cannot write {path}: {reason}; {mend}, or {remedy}") from None
 

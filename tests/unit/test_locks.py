@@ -12,6 +12,7 @@ from torchrun import ROOT
 import test
 import train
 from scripts import download
+from util import files
 from util.errors import UserError
 from util.files import atomic_write, locked
 
@@ -66,6 +67,31 @@ def test_a_lock_names_its_holder_and_ends_with_it_however_it_ends(hold, tmp_path
     holder.wait()
     assert take(path).startswith(f"process {os.getpid()} on ")
     assert not path.exists()
+
+
+def test_a_lock_is_never_what_a_link_leads_to(tmp_path):
+    path, other = tmp_path / ".lock", tmp_path / "notes.txt"
+    other.write_text("mine")
+    path.symlink_to(other)
+    with pytest.raises(UserError, match=rf"cannot write {path}.*mend it"):
+        take(path)
+    assert other.read_text() == "mine" and path.is_symlink()
+
+
+def test_a_lock_that_another_has_replaced_is_not_taken(tmp_path, monkeypatch):
+    """Its holder removed the file, and a third has made a new one, since this one opened it."""
+    path = tmp_path / ".lock"
+    lock = files._lock
+
+    def replaced(file):
+        path.unlink()
+        path.write_text("process 3")
+        return lock(file)
+
+    monkeypatch.setattr(files, "_lock", replaced)
+    with pytest.raises(UserError, match="it is in use"):
+        take(path)
+    assert path.read_text() == "process 3"
 
 
 def test_training_testing_and_downloads_refuse_a_folder_in_use(aligned, here, hold, capsys):
