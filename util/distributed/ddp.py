@@ -45,12 +45,43 @@ def norm_for_job(norm: str, given: bool) -> str:
     return "syncbatch"
 
 
-class Wrapper(DistributedDataParallel):
-    """DistributedDataParallel that plug-ins can use as the network that is in it.
+class Forwarding:
+    """The attributes, items and loops of a wrapped network, or of a part of it.
 
-    Its attributes, items and state dict are the network's, and what is called of them, a method or
-    a part, goes through `forward`, without which gradients would not be averaged.
+    What is called of them, a method or a part, goes through the wrapper's `forward`, without which
+    gradients would not be averaged.
     """
+
+    def _wrapper_and_inner(self) -> tuple[Callable[..., Any], Any]:
+        raise NotImplementedError
+
+    def _as_part(self, found: Any) -> Any:
+        method = isinstance(found, MethodType) and not hasattr(nn.Module, found.__name__)
+        part = isinstance(found, nn.Module) or method and isinstance(found.__self__, nn.Module)
+        return Part(self._wrapper_and_inner()[0], found) if part else found
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._as_part(self._wrapper_and_inner()[1][key])
+
+    def __len__(self) -> int:
+        return len(self._wrapper_and_inner()[1])
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._as_part, self._wrapper_and_inner()[1])
+
+
+class Wrapper(Forwarding, DistributedDataParallel):
+    """DistributedDataParallel that plug-ins can use as the network that is in it."""
+
+    def __init__(self, net: nn.Module, **options: Any) -> None:
+        super().__init__(net, **options)
+        vars(self)["_is_complete"] = True
+
+    def _wrapper_and_inner(self) -> tuple[Callable[..., Any], Any]:
+        return self, self.module
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The network's; UserError if some weights had no gradient in the last step."""
@@ -72,24 +103,14 @@ class Wrapper(DistributedDataParallel):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            found = getattr(super().__getattr__("module"), name)
-        own = isinstance(found, MethodType) and not hasattr(nn.Module, name)
-        return Part(self, found) if own else self._part(found)
+            return self._as_part(getattr(super().__getattr__("module"), name))
 
-    def _part(self, found: Any) -> Any:
-        return Part(self, found) if isinstance(found, nn.Module) else found
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._part(self.module[key])
-
-    def __len__(self) -> int:
-        return len(self.module)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(self._part, self.module)
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = name in vars(self) or name == "module" or hasattr(type(self), name)
+        if own or "_is_complete" not in vars(self):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.module, name, value)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The network's."""
@@ -100,11 +121,14 @@ class Wrapper(DistributedDataParallel):
         return self.module.load_state_dict(*args, **kwargs)
 
 
-class Part:
+class Part(Forwarding):
     """A method or a part of a wrapped network, which is called through the wrapper's `forward`."""
 
-    def __init__(self, wrapper: Wrapper, part: Callable[..., Any]) -> None:
-        self._wrapper, self._part = wrapper, part
+    def __init__(self, wrapper: Callable[..., Any], inner: Callable[..., Any]) -> None:
+        vars(self).update(_wrapper=wrapper, _inner=inner)
+
+    def _wrapper_and_inner(self) -> tuple[Callable[..., Any], Any]:
+        return self._wrapper, self._inner
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the part returns."""
@@ -112,7 +136,7 @@ class Part:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             del net.forward  # the part may call it
-            return self._part(*args, **kwargs)
+            return self._inner(*args, **kwargs)
 
         net.forward = forward
         try:
@@ -121,7 +145,10 @@ class Part:
             vars(net).pop("forward", None)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._part, name)
+        return self._as_part(getattr(self._inner, name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inner, name, value)
 
 
 def wrap(net: nn.Module, norm: str, find_unused: bool = False) -> nn.Module:

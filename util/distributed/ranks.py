@@ -1,6 +1,7 @@
 """Which rank this process is, what only rank 0 does, and the launcher that started the ranks."""
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from util.errors import UserError, printable
 
 T = TypeVar("T")
 _LAUNCHER = os.getppid()
+NUMBERS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "TORCHELASTIC_RESTART_COUNT": "0"}
 
 
 def rank() -> int:
@@ -41,14 +43,16 @@ def local_world_size() -> int:
 
 def check_environment() -> None:
     """UserError if the environment has numbers of ranks that torchrun would not have put there."""
-    for prefix in ("", "LOCAL_"):
-        size = os.environ.get(f"{prefix}WORLD_SIZE", os.environ.get("WORLD_SIZE", "1"))
-        number = os.environ.get(f"{prefix}RANK", "0")
-        if not (size.isdecimal() and number.isdecimal() and int(number) < int(size)):
-            raise UserError(
-                f"the environment has {prefix}RANK={number!r} of {prefix}WORLD_SIZE={size!r}; "
-                "start several ranks with torchrun, or unset these variables"
-            )
+    found = {name: os.environ.get(name, default) for name, default in NUMBERS.items()}
+    found["LOCAL_WORLD_SIZE"] = os.environ.get("LOCAL_WORLD_SIZE", found["WORLD_SIZE"])
+    if all(re.fullmatch("[0-9]{1,9}", number) for number in found.values()):
+        numbers = {name: int(number) for name, number in found.items()}
+        if all(numbers[f"{p}RANK"] < numbers[f"{p}WORLD_SIZE"] for p in ("", "LOCAL_")):
+            return
+    shown = ", ".join(f"{name}={number[:20]!r}" for name, number in found.items())
+    raise UserError(
+        f"the environment has {shown}; start several ranks with torchrun, or unset these variables"
+    )
 
 
 def is_main() -> bool:
@@ -124,7 +128,7 @@ def restarts() -> int:
 def note_saved() -> None:
     """Remember, in case torchrun starts the job again, that it has saved a state."""
     if is_main() and "TORCHELASTIC_RUN_ID" in os.environ:
-        with suppress(RuntimeError):  # torchrun was killed: there will be no restart
+        with suppress(RuntimeError, UserError):  # without torchrun there will be no restart
             _store_of_job().set("saved", "yes")
 
 
