@@ -38,7 +38,10 @@ def open_saved_run(directory: Path, tag: str | None) -> SavedRun | None:
     continues only from what it has itself saved in `directory`. UserError if the state cannot be
     read, or --continue_train finds neither it nor weights.
     """
-    run = _open(directory, tag) if distributed.is_main() else None
+    try:
+        run = _open(directory, tag) if distributed.is_main() else None
+    except OSError as error:
+        raise UserError(f"cannot read {directory}: {error.strerror or error}") from None
     told = distributed.from_main("run", lambda: {**vars(run), "state": None} if run else None)
     return run if distributed.is_main() or told is None else SavedRun(**told)
 

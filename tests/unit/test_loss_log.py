@@ -74,6 +74,15 @@ def test_a_damaged_line_is_dropped_and_no_other(damage, logged):
     assert damage not in text and b"iters: 3" not in text and text.count(b"(epoch") == 6
 
 
+def test_a_heading_never_ends_half_a_line(logged):
+    """What a crash left of the last one."""
+    with open(logged / "loss_log.txt", "ab") as file:
+        file.write(b"(epoch: 2, it")
+    LossLog(logged, run="ab" * 4)
+    assert "\n(epoch: 2, it\n=====" in (logged / "loss_log.txt").read_text()
+    assert places(logged)[-1] == "Training Loss"
+
+
 def test_a_name_with_a_line_break_is_one_line(tmp_path):
     log = LossLog(tmp_path)
     for seen in (1, 2):

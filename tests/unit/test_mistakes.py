@@ -348,6 +348,7 @@ FLAGS = {  # wrong ones for a command that is right: what the message names, the
         ("--model test", "--model test", "--model pix2pix"),
         ("--continue_train", "latest_train_state.pth", "--checkpoints_dir"),
         ("--name ../n", "--name ../n", "--checkpoints_dir"),
+        (f"--name {'n' * 300}", "File name too long", "--name"),
         ("--name /n", "--name /n", "--checkpoints_dir"),
         ("--name .", "--name .", "--checkpoints_dir"),
         ("--name ''", "--name", "give the experiment a plain name"),

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import sys
+import threading
 import time
 from copy import copy
 from pathlib import Path
@@ -17,6 +18,7 @@ from models.base_model import BaseModel
 from options.train_options import TrainOptions
 from util import checkpoint
 from util.errors import UserError
+from util.reports.training_page import TrainingPage
 from util.training.progress import Progress, Stopwatch
 
 
@@ -251,3 +253,17 @@ def test_a_start_that_fails_leaves_the_earlier_run_alone(fail, more, aligned, he
     with pytest.raises((UserError, SystemExit)):
         train_on(aligned, "n", *more, *fail(aligned, monkeypatch))
     assert [path.read_bytes() for path in kept] == before and len(kept) == 5
+
+
+def test_images_of_the_page_are_written_while_training_goes_on(aligned, here, monkeypatch):
+    writers, save = set(), TrainingPage._save
+
+    def noting(self, *image):
+        writers.add(threading.current_thread())
+        return save(self, *image)
+
+    monkeypatch.setattr(TrainingPage, "_save", noting)
+    argv = ["--dataroot", str(aligned), "--name", "n", "--model", "pix2pix", *TINY, *TWO_EPOCHS]
+    train.main([*argv, "--display_freq", "1", "--update_html_freq", "1"])
+    assert writers and threading.main_thread() not in writers
+    assert len(list(here.glob("checkpoints/n/web/images/*.png"))) == 2 * 3

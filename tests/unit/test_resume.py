@@ -142,7 +142,7 @@ def test_a_new_run_under_an_old_name_keeps_the_old_ones_last_checkpoint(data, he
     table = (folder / "losses.csv").read_bytes()
     train.main([*argv, "--seed", "5"])
     said = capsys.readouterr().out
-    assert "earlier run" in said and "--continue_train" in said and "'previous'" in said
+    assert "--continue_train" in said and "'previous'" in said
     kept = {f.name: f.read_bytes() for f in folder.glob("previous_*.pth")}
     assert kept == {name.replace("latest", "previous"): content for name, content in before.items()}
     run = torch.load(folder / "previous_train_state.pth", weights_only=True)["run"]
@@ -169,8 +169,12 @@ def test_a_forgotten_continue_train_costs_no_trained_state_and_mixes_no_logs(dat
     state = torch.load(folder / "previous_train_state.pth", weights_only=True)
     assert state["progress"]["epoch"] == 3
     lines = (folder / "loss_log.txt").read_text()
+    other = (folder / "latest_net_G.pth").read_bytes()
+    capsys.readouterr()
     train.main(["--name", "n", "--epoch", "previous", "--continue_train", "--n_epochs", "3",
                 "--gpu_ids", "-1"])  # fmt: skip
+    assert "'replaced'" in capsys.readouterr().out
+    assert (folder / "replaced_net_G.pth").read_bytes() == other
     images = [seen for _, seen in logged(Path("checkpoints/whole"))[0]]
     assert logged(folder) == ([(state["run"], seen) for seen in images], images[10:])
     assert (folder / "loss_log.txt").read_text().startswith(lines)

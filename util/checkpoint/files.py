@@ -115,14 +115,13 @@ def copy_checkpoint(directory: Path, tag: str, other: str) -> None:
 
 
 @distributed.main_only
-def set_aside(directory: Path) -> None:
-    """Rename checkpoint `latest` of an earlier run to `previous`, unless that is further on."""
-    latest, previous = (_images_seen(directory, tag) for tag in ("latest", "previous"))
-    if previous > latest:
+def set_aside(directory: Path, tag: str) -> None:
+    """Rename checkpoint `latest`, soon to be replaced, to `tag`, unless that is further on."""
+    if _images_seen(directory, tag) > _images_seen(directory, "latest"):
         return
     for path in _files(directory, "latest"):
         with explain_write_errors(path):
-            os.replace(path, path.with_name("previous" + path.name.removeprefix("latest")))
+            os.replace(path, path.with_name(tag + path.name.removeprefix("latest")))
 
 
 def _images_seen(directory: Path, tag: str) -> float:

@@ -38,7 +38,8 @@ class LossLog:
         if resume_at and self.text.exists():
             self._cut_text(resume_at[:2])
         start = f"{time.strftime('%c')}, run {run}" + (", continued" if resume_at else "")
-        _append(self.text, f"{RULE} Training Loss ({start}) {RULE}\n")
+        glue = "\n" * _ends_in_half_a_line(self.text)
+        _append(self.text, f"{glue}{RULE} Training Loss ({start}) {RULE}\n")
 
     def add(
         self, epoch: int, iters: int, total_iters: int, took: float, waited: float, losses: Losses
@@ -102,6 +103,11 @@ class LossLog:
 def _append(path: Path, text: str) -> None:
     with explain_write_errors(path), open(path, "ab") as file:
         file.write(encoded(text))
+
+
+def _ends_in_half_a_line(path: Path) -> bool:
+    with explain_write_errors(path):
+        return path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
 
 
 def _place(line: bytes) -> tuple[float, ...]:

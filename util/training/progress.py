@@ -189,8 +189,8 @@ class Progress(ExitStack):
 
     def _replace_earlier_run(self) -> None:
         """After the first step, so that a start that fails leaves the earlier run alone."""
-        if not self.opt.continue_train:
-            checkpoint.set_aside(self.folder)
+        if self.saver.aside:
+            checkpoint.set_aside(self.folder, self.saver.aside)
         if not self.opt.no_html:
             seen = self.resume_at and self.resume_at[2]
             shell = self.folder / "web", self.opt.name, vars(self.opt), seen, self.saver.run

@@ -27,9 +27,18 @@ class Saver:
         self.folder = checkpoint.folder(opt)
         self.run = secrets.token_hex(4)  # an id, in the state and the logs
         self.before = train_state.before_training(model)
+        start = checkpoint.tag(opt) if opt.continue_train else ""
+        start = opt.saved_run.tag if opt.saved_run else start
+        # the new tag of a checkpoint `latest` from which this run does not start
+        self.aside = {"latest": "", "previous": "replaced"}.get(start, "previous")
 
     def resume(self) -> Counters | None:
         """Put model and random numbers to the saved state; returns its counters, None without."""
+        if self.aside and checkpoint.state_path(self.folder, "latest").exists():
+            distributed.print0(
+                f"{self.folder} has a checkpoint latest, which --continue_train would continue; "
+                f"this run replaces it and keeps it as '{self.aside}', unless that is further on"
+            )
         run = self.opt.saved_run
         if run is None:
             self._print_start()
@@ -60,12 +69,6 @@ class Saver:
             distributed.print0(
                 f"{self.folder} has no training state: optimizers, image pools and random numbers "
                 f"start afresh, in epoch {self.opt.epoch_count} (--epoch_count)"
-            )
-        elif checkpoint.state_path(self.folder, "latest").exists():
-            distributed.print0(
-                f"{self.folder} holds an earlier run, which --continue_train would continue; "
-                "this one replaces it, and keeps its last checkpoint as 'previous', unless that "
-                "is already there and further on"
             )
 
     def save(self, tags: list[str], counters: Counters) -> None:
