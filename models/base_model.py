@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from models import networks, step
+from models import networks, recorded_step, step
 from models.networks import cpu_layers, infer_options
 from models.networks.activation_checkpointing import checkpoint_activations
+from models.recorded_step import RecordedStep
 from util import checkpoint, distributed, precision
 from util.checkpoint.train_state import stateful
 from util.errors import UserError
@@ -36,6 +37,9 @@ class BaseModel(ABC):
 
     needs: tuple[str, ...] = ()  # what a sample must have: "A", "B"
     find_unused_parameters = False  # whether a step may leave out weights (several ranks ask)
+    # Whether a CUDA graph of a step is the step: no `.item()`, nothing else that Python decides
+    # but by an ImagePool. Each class says so for itself, subclasses do not inherit it.
+    records_step = False
 
     def __init__(self, opt: Namespace):
         self.opt = opt
@@ -52,7 +56,7 @@ class BaseModel(ABC):
         self.metric: float = 0.0  # what --lr_policy plateau follows
         self._generator_loss_sum: Tensor | float = 0.0
         self._generator_loss_count = 0
-        self._records_graphs = False  # compiled networks, in CUDA graphs
+        self._recorded_step: RecordedStep | None = None
         self._micro_batches: step.MicroBatches | None = None  # in a step of `train_on`
         self._in_backward = False
         scaled = self.isTrain and precision.PRECISIONS[opt.precision].scaled
@@ -128,33 +132,44 @@ class BaseModel(ABC):
             step.watch(self)
         self.gradient_scaler.attach(optimizers)
         self.schedulers = [networks.get_scheduler(o, opt) for o in self.optimizers]
+        if self.device.type == "cuda" and not opt.no_cuda_graph:
+            self._record_step()
+
+    def _record_step(self) -> None:
+        missing = recorded_step.missing(self)
+        if missing:
+            distributed.print0(
+                f"steps are not recorded in a CUDA graph: needs {', '.join(missing)}"
+            )
+        else:
+            self._recorded_step = RecordedStep(self)
 
     def _compile(self, opt: Namespace) -> None:
         fixed = self.isTrain and "crop" in opt.preprocess
-        cuda, alone = self.device.type == "cuda", distributed.world_size() == 1
-        self._records_graphs = cuda and fixed and alone and opt.accumulate == 1
-        if self.isTrain and cuda and not self._records_graphs:
-            needs = "a crop, --accumulate 1 and one process"
-            distributed.print0(f"--compile: no CUDA graphs, which need {needs}")
         nets = map(distributed.unwrap, self.named_networks().values())
-        precision.compile_networks(nets, self._records_graphs, fixed)
+        precision.compile_networks(nets, fixed)
 
     def train_on(self, batch: Mapping[str, Any]) -> None:
         """One step of training as the options say; UserError if memory or an image forbids it."""
-        if self._records_graphs:  # they may overwrite what the last step has made
-            torch.compiler.cudagraph_mark_step_begin()
         with (
             step.explain_out_of_memory(self.opt, batch),
             step.name_images_in_errors(self.get_image_paths),
         ):
             if self.opt.accumulate > 1:
                 self._micro_batches = step.MicroBatches(self, batch)
+                self.make_step()
+            elif self._recorded_step:
+                self._recorded_step(batch)
             else:
                 self.set_input(batch)
-            with precision.autocast(self.device, self.opt.precision):
-                self.optimize_parameters()
-        self.gradient_scaler.update()
+                self.make_step()
         self._micro_batches = None
+
+    def make_step(self) -> None:
+        """One step on the batch that `set_input` took, in the precision of the options."""
+        with precision.autocast(self.device, self.opt.precision):
+            self.optimize_parameters()
+        self.gradient_scaler.update()
 
     def micro_batches(self) -> Iterable[int]:
         """Put each part that --accumulate makes of the batch into the model in turn; its number.

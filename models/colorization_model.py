@@ -13,6 +13,8 @@ from util.color import lab_to_rgb
 class ColorizationModel(Pix2PixModel):
     """pix2pix on the batches of the colorization dataset: A is L / 50 - 1, B is ab / 110."""
 
+    records_step = True
+
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
         """The settings of pix2pix, with the colorization dataset."""

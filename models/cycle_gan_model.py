@@ -25,6 +25,7 @@ class CycleGANModel(BaseModel):
     """Two generators, each undoing the other, against two PatchGAN discriminators."""
 
     needs = ("A", "B")
+    records_step = True
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:

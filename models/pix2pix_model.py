@@ -22,6 +22,7 @@ class Pix2PixModel(BaseModel):
     """A U-Net generator against a PatchGAN discriminator that sees input and output together."""
 
     needs = ("A", "B")
+    records_step = True
     check_options = staticmethod(check_discriminator)
 
     @staticmethod

@@ -49,6 +49,7 @@ class TrainOptions(BaseOptions):
         add("--global_batch_size", type=int, least=1, help="--batch_size over all processes")
         may_change("--accumulate", type=int, default=1, least=1, help="compute a batch in parts")
         may_change("--checkpoint_activations", action="store_true", help="recompute to save memory")
+        may_change("--no_cuda_graph", action="store_true", help="no recording of the steps on CUDA")
         may_change("--dist_timeout", type=float, default=10.0, least=0.1, most=10**6,
             help="minutes to wait for other ranks")
 

@@ -75,19 +75,17 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext()
 
 
-def compile_networks(nets: Iterable[nn.Module], graphs: bool, fixed_shapes: bool) -> None:
+def compile_networks(nets: Iterable[nn.Module], fixed_shapes: bool) -> None:
     """Compile networks in place; type and state-dict keys stay. The first calls take minutes.
 
-    DistributedDataParallel stays around them. `graphs`: CUDA graphs start their kernels; call
-    `torch.compiler.cudagraph_mark_step_begin` before each step. `fixed_shapes`: one size of images.
+    DistributedDataParallel stays around them. `fixed_shapes`: one size of images.
     """
     from torch._dynamo import config  # takes a second, so not at the top
 
     config.cache_size_limit = 64  # networks of one class share it: 8 would be too few
     config.optimize_ddp = False  # it would cut the networks into pieces, and fails on some
-    mode = "reduce-overhead" if graphs else None
     for net in nets:
-        net.compile(dynamic=False if fixed_shapes else None, mode=mode)
+        net.compile(dynamic=False if fixed_shapes else None)
 
 
 def eagerly(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
