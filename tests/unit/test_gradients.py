@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from conftest import TINY
 from formulas import formula_image
 
-from benchmarks.plain_step import PLAIN, plain_networks
+from benchmarks.plain_step import PLAIN, plain_networks, without_kinks
 from models import create_model
 from models.networks import GENERATORS
 from models.networks.cpu_layers import winograd
@@ -23,21 +23,9 @@ def all_layers_of_ours(monkeypatch):
 
 
 @pytest.fixture
-def no_kinks(monkeypatch):
-    """Smooth functions in place of ReLU, leaky ReLU and L1, in every network and loss.
-
-    A rounding of 1e-7 may put an activation on the other side of a kink, in our step or in the
-    plain one, and move its gradient by 1e-4. Without kinks all that differs is rounding.
-    """
-
-    def leaky_relu(x, slope=0.01, inplace=False):
-        return slope * x + (1 - slope) * F.softplus(x, 2.0)
-
-    monkeypatch.setattr(F, "relu", lambda x, inplace=False: F.softplus(x, 2.0))
-    monkeypatch.setattr(F, "leaky_relu", leaky_relu)
-    monkeypatch.setattr(
-        F, "l1_loss", lambda a, b, reduction="mean": ((a - b).square() + 0.01).sqrt().mean()
-    )
+def no_kinks():
+    with without_kinks():
+        yield
 
 
 def build(name, *more):
