@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,16 +133,16 @@ class BaseModel(ABC):
         self.gradient_scaler.attach(optimizers)
         self.schedulers = [networks.get_scheduler(o, opt) for o in self.optimizers]
         if self.device.type == "cuda" and not opt.no_cuda_graph:
-            self._record_step()
+            self._record_step(optimizers)
 
-    def _record_step(self) -> None:
-        missing = recorded_step.missing(self)
+    def _record_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        missing = recorded_step.missing(self, optimizers)
         if missing:
             distributed.print0(
                 f"steps are not recorded in a CUDA graph: needs {', '.join(missing)}"
             )
         else:
-            self._recorded_step = RecordedStep(self)
+            self._recorded_step = RecordedStep(self, optimizers)
 
     def _compile(self, opt: Namespace) -> None:
         fixed = self.isTrain and "crop" in opt.preprocess

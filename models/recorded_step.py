@@ -3,12 +3,14 @@
 At batch 1 a GPU is faster than Python can start kernels (docs/performance.md).
 """
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from util import distributed, image_pool
 from util.image_pool import ImagePool
@@ -16,7 +18,7 @@ from util.image_pool import ImagePool
 WARM_UPS = 3  # cuDNN chooses its algorithms in them, and --compile compiles
 
 
-def missing(model: Any) -> list[str]:
+def missing(model: Any, optimizers: Sequence[Optimizer]) -> list[str]:
     """What a step of a model lacks to be recorded; empty if it can be."""
     opt = model.opt
     needs = {
@@ -26,41 +28,40 @@ def missing(model: Any) -> list[str]:
         "--accumulate 1": opt.accumulate == 1,
         "no --checkpoint_activations": not opt.checkpoint_activations,
         "no gradient penalty (--gan_mode wgangp)": getattr(opt, "gan_mode", "") != "wgangp",
-        "fused Adam": all(group.get("fused") for group in _groups(model)),
+        "fused Adam": all(group.get("fused") for o in optimizers for group in o.param_groups),
     }
     return [need for need, met in needs.items() if not met]
-
-
-def _groups(model: Any) -> list[dict[str, Any]]:
-    return [group for optimizer in model.optimizers for group in optimizer.param_groups]
 
 
 class RecordedStep:
     """The steps of a model on CUDA: the first are made as usual, one is recorded, then replayed.
 
     A graph reads and writes the same memory each time. So what changes between steps is copied
-    there first: the batch, what the image pools do, the learning rates. A batch of another size
-    takes a step as usual.
+    there first: the batch, what the image pools do, the learning rates. A batch with fewer images
+    takes a step as usual, and with the first image of another size all do.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, optimizers: Sequence[Optimizer]):
         self.model, self.made = model, 0
+        self.groups = [group for o in optimizers for group in o.param_groups]
         self.stream = torch.cuda.Stream(model.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.batch: dict[str, Tensor] = {}
         self.pools: list[ImagePool] = []
         self.found: dict[str, Any] = {}  # attributes of the model that a replay sets
         self.losses: dict[str, Tensor] = {}
-        self.rates = [torch.zeros((), device=model.device) for _ in _groups(model)]
+        self.rates = [torch.zeros((), device=model.device) for _ in self.groups]
 
     def __call__(self, batch: Mapping[str, Any]) -> None:
         """Make one step on a batch."""
         tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
-        recordable = self.made >= WARM_UPS
+        if self.graph and any(v.shape[1:] != self.batch[k].shape[1:] for k, v in tensors.items()):
+            self._give_up()
+        whole = all(v.shape[:1] == (self.model.opt.batch_size,) for v in tensors.values())
         with self._rates_on_device():
-            if recordable and self.graph is None:
-                self._record(batch, tensors)
-            if recordable and _sizes(tensors) == _sizes(self.batch):
+            if self.made >= WARM_UPS and whole:
+                if self.graph is None:
+                    self._record(batch, tensors)
                 self._replay(tensors)
                 self.model.set_input(batch)  # what is shown, and the names in messages
             else:
@@ -73,14 +74,13 @@ class RecordedStep:
 
         Outside of it the rates are numbers, as schedulers and the training state know them.
         """
-        groups = _groups(self.model)
-        rates = [group["lr"] for group in groups]
-        for group, tensor, rate in zip(groups, self.rates, rates, strict=True):
+        rates = [group["lr"] for group in self.groups]
+        for group, tensor, rate in zip(self.groups, self.rates, rates, strict=True):
             group.update(lr=tensor.fill_(rate), capturable=True)
         try:
             yield
         finally:
-            for group, rate in zip(groups, rates, strict=True):
+            for group, rate in zip(self.groups, rates, strict=True):
                 group.update(lr=rate, capturable=False)
 
     def _make(self, batch: Mapping[str, Any]) -> None:
@@ -113,6 +113,12 @@ class RecordedStep:
         self.graph = graph
         self.found = {k: v for k, v in vars(model).items() if v is not before.get(k)}
 
+    def _give_up(self) -> None:
+        distributed.print0("images have several sizes: steps are not recorded any more")
+        self.graph, self.made = None, -sys.maxsize
+        for pool in self.pools:
+            pool.release()
+
     def _replay(self, tensors: Mapping[str, Tensor]) -> None:
         assert self.graph is not None
         for key, value in tensors.items():
@@ -124,7 +130,3 @@ class RecordedStep:
         # the next step overwrites them, and is under way when these are looked at
         for name, loss in zip(self.losses, self.stacked.clone(), strict=True):
             setattr(self.model, f"loss_{name}", loss)
-
-
-def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {key: (value.shape, value.dtype) for key, value in tensors.items()}

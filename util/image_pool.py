@@ -89,6 +89,10 @@ class ImagePool:
         self.images = list(self._memory[: len(self.images)])
         self._plan = torch.zeros(count, 2, dtype=torch.int64, device=device)
 
+    def release(self) -> None:
+        """Keep the images anywhere again; they may have other sizes then."""
+        self._memory = None
+
     def prepare(self, count: int | None = None) -> None:
         """Draw what the next question to a fixed pool, about `count` images, will be answered."""
         assert self._memory is not None

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from same import difference
-from small_models import batch_of, build, own
+from small_models import batch_of, build, own, parameters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import recorded_step
@@ -84,20 +84,28 @@ def graphs_on_a_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
 
 
-def train(model, counts, warm_ups=WARM_UPS):
-    """Steps on batches of these numbers of images, at a rate that falls; what was seen of each."""
-    model._recorded_step = RecordedStep(model)
+def train(model, batches, warm_ups=WARM_UPS):
+    """Steps on batches, at a rate that falls; what was seen of each.
+
+    `batches` are numbers of images, or the size of a single one.
+    """
+    model._recorded_step = RecordedStep(model, model.optimizers)
     random.seed(5)
     seen = []
-    for place, count in enumerate(counts):
-        recorded_step.WARM_UPS, model.opt.batch_size = warm_ups, count
-        model.train_on(batch_of(count, seed=place))
+    for place, batch in enumerate(batches):
+        recorded_step.WARM_UPS = warm_ups
+        count, size = (1, batch) if isinstance(batch, tuple) else (batch, (32, 32))
+        model.train_on(batch_of(count, size, seed=place))
         for optimizer in model.optimizers:
             optimizer.param_groups[0]["lr"] *= 0.9
         images = {k: v.detach().clone() for k, v in model.get_current_visuals().items()}
         seen.append((model.losses_so_far(), images, model.image_paths))
     recorded_step.WARM_UPS = WARM_UPS
     return seen
+
+
+def lacking(model):
+    return recorded_step.missing(model, model.optimizers)
 
 
 CASES = {
@@ -115,8 +123,8 @@ CASES = {
 def test_replays_are_the_steps(case):
     """Bit for bit: weights, losses, images, pools, what is drawn; a smaller batch in between."""
     name, *more = CASES[case]
-    counts = [2] * 6 + [1] + [2] * 3
-    usual, recorded = build(name, *more), build(name, *more)
+    counts = [2, 2, 2, 1, 2, 2, 1, 2, 2]
+    usual, recorded = (build(name, "--batch_size", "2", *more) for _ in range(2))
     expected = train(usual, counts, warm_ups=99)
     drawn = random.getstate()
     found = train(recorded, counts)
@@ -135,9 +143,20 @@ def test_replays_are_the_steps(case):
     assert difference(ours, theirs) is None
 
 
+def test_images_of_another_size_end_the_recording(capsys):
+    """As from somebody's own dataset."""
+    sizes = [(32, 32)] * 6 + [(32, 64), (32, 32), (48, 48)]
+    models = [build("pix2pix", "--pool_size", "2") for _ in range(2)]
+    for model, warm_ups in zip(models, (WARM_UPS, 99), strict=True):
+        train(model, sizes, warm_ups)
+    assert capsys.readouterr().out.count("several sizes") == 1
+    ours, theirs = (parameters(model) for model in models)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
 def test_pools_of_a_recorded_step_are_saved_and_continued():
     model = build("cycle_gan", "--pool_size", "3")
-    train(model, [2] * 6)
+    train(model, [1] * 6)
     pool = ImagePool(3)
     pool.load_state_dict(model.fake_A_pool.state_dict())
     assert len(pool.images) == 3 and all(image.any() for image in pool.images)
@@ -165,13 +184,13 @@ WITHOUT = {
 
 @pytest.mark.parametrize("flags", WITHOUT)
 def test_what_cannot_be_recorded_says_why(flags):
-    (reason,) = recorded_step.missing(build("pix2pix", *flags.split()))
+    (reason,) = lacking(build("pix2pix", *flags.split()))
     assert WITHOUT[flags] in reason
 
 
 def test_models_of_the_project_are_recorded_and_others_where_they_say_so():
-    assert not recorded_step.missing(build("pix2pix"))
-    assert not recorded_step.missing(build("cycle_gan"))
+    assert not lacking(build("pix2pix"))
+    assert not lacking(build("cycle_gan"))
 
     class Own(Pix2PixModel):
         pass
@@ -182,4 +201,4 @@ def test_models_of_the_project_are_recorded_and_others_where_they_say_so():
     for kind, reasons in ((Own, 1), (Declared, 0)):
         model, opt = own(kind, name="pix2pix")
         model.setup(opt)
-        assert len(recorded_step.missing(model)) == reasons
+        assert len(lacking(model)) == reasons
