@@ -37,8 +37,10 @@ class BaseModel(ABC):
 
     needs: tuple[str, ...] = ()  # what a sample must have: "A", "B"
     find_unused_parameters = False  # whether a step may leave out weights (several ranks ask)
-    # Whether a CUDA graph of a step is the step: no `.item()`, nothing else that Python decides
-    # but by an ImagePool. Each class says so for itself, subclasses do not inherit it.
+    # Whether a step may be recorded in a CUDA graph: no `.item()`, nothing else that Python decides
+    # but by an ImagePool that is asked once. What it keeps for the next step is a tensor that it
+    # changes in place: numbers, and attributes that it sets anew, stay as they were recorded.
+    # Each class says so for itself, subclasses do not inherit it.
     records_step = False
 
     def __init__(self, opt: Namespace):
@@ -133,9 +135,9 @@ class BaseModel(ABC):
         self.gradient_scaler.attach(optimizers)
         self.schedulers = [networks.get_scheduler(o, opt) for o in self.optimizers]
         if self.device.type == "cuda" and not opt.no_cuda_graph:
-            self._record_step(optimizers)
+            self._prepare_recording(optimizers)
 
-    def _record_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    def _prepare_recording(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         missing = recorded_step.missing(self, optimizers)
         if missing:
             distributed.print0(

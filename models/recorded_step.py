@@ -3,7 +3,6 @@
 At batch 1 a GPU is faster than Python can start kernels (docs/performance.md).
 """
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +26,7 @@ def missing(model: Any, optimizers: Sequence[Optimizer]) -> list[str]:
         "one process": distributed.world_size() == 1,
         "--accumulate 1": opt.accumulate == 1,
         "no --checkpoint_activations": not opt.checkpoint_activations,
-        "no gradient penalty (--gan_mode wgangp)": getattr(opt, "gan_mode", "") != "wgangp",
+        "no gradient penalty (--gan_mode wgangp)": opt.gan_mode != "wgangp",
         "fused Adam": all(group.get("fused") for o in optimizers for group in o.param_groups),
     }
     return [need for need, met in needs.items() if not met]
@@ -42,15 +41,15 @@ class RecordedStep:
     """
 
     def __init__(self, model: Any, optimizers: Sequence[Optimizer]):
-        self.model, self.made = model, 0
-        self.groups = [group for o in optimizers for group in o.param_groups]
+        self.model, self.optimizers, self.made, self.sizes_vary = model, optimizers, 0, False
         self.stream = torch.cuda.Stream(model.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.batch: dict[str, Tensor] = {}
         self.pools: list[ImagePool] = []
         self.found: dict[str, Any] = {}  # attributes of the model that a replay sets
-        self.losses: dict[str, Tensor] = {}
-        self.rates = [torch.zeros((), device=model.device) for _ in self.groups]
+        self.loss_names: list[str] = []
+        self.losses = torch.zeros(0)
+        self.rates = [torch.zeros((), device=model.device) for _ in self._groups()]
 
     def __call__(self, batch: Mapping[str, Any]) -> None:
         """Make one step on a batch."""
@@ -59,14 +58,18 @@ class RecordedStep:
             self._give_up()
         whole = all(v.shape[:1] == (self.model.opt.batch_size,) for v in tensors.values())
         with self._rates_on_device():
-            if self.made >= WARM_UPS and whole:
+            if self.made >= WARM_UPS and whole and not self.sizes_vary:
                 if self.graph is None:
                     self._record(batch, tensors)
                 self._replay(tensors)
-                self.model.set_input(batch)  # what is shown, and the names in messages
+                self.model.set_input(batch)  # for image_paths
             else:
                 self._make(batch)
         self.made += 1
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Those of now: a state that is loaded brings others."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     @contextmanager
     def _rates_on_device(self) -> Iterator[None]:
@@ -74,13 +77,14 @@ class RecordedStep:
 
         Outside of it the rates are numbers, as schedulers and the training state know them.
         """
-        rates = [group["lr"] for group in self.groups]
-        for group, tensor, rate in zip(self.groups, self.rates, rates, strict=True):
+        groups = self._groups()
+        rates = [group["lr"] for group in groups]
+        for group, tensor, rate in zip(groups, self.rates, rates, strict=True):
             group.update(lr=tensor.fill_(rate), capturable=True)
         try:
             yield
         finally:
-            for group, rate in zip(self.groups, rates, strict=True):
+            for group, rate in zip(groups, rates, strict=True):
                 group.update(lr=rate, capturable=False)
 
     def _make(self, batch: Mapping[str, Any]) -> None:
@@ -97,9 +101,8 @@ class RecordedStep:
         model, graph = self.model, torch.cuda.CUDAGraph()
         before = dict(vars(model))
         self.batch = {key: value.to(model.device, copy=True) for key, value in tensors.items()}
-        for pool in vars(model).values():
-            if isinstance(pool, ImagePool):
-                pool.fix(model.opt.batch_size, model.device)
+        for pool in model._all(ImagePool):
+            pool.fix(model.opt.batch_size, model.device)
         with (
             image_pool.recording() as self.pools,
             # other threads, such as the loader's, may allocate memory meanwhile
@@ -108,14 +111,14 @@ class RecordedStep:
             model.set_input({**batch, **self.batch})
             model.make_step()
             losses = {k: v for k, v in model.losses_so_far().items() if isinstance(v, Tensor)}
-            self.losses = {k: v.detach().float() for k, v in losses.items()}
-            self.stacked = torch.stack([*self.losses.values()])
+            self.loss_names = list(losses)
+            self.losses = torch.stack([loss.detach() for loss in losses.values()])
         self.graph = graph
         self.found = {k: v for k, v in vars(model).items() if v is not before.get(k)}
 
     def _give_up(self) -> None:
         distributed.print0("images have several sizes: steps are not recorded any more")
-        self.graph, self.made = None, -sys.maxsize
+        self.graph, self.found, self.batch, self.sizes_vary = None, {}, {}, True
         for pool in self.pools:
             pool.release()
 
@@ -128,5 +131,5 @@ class RecordedStep:
         self.graph.replay()
         vars(self.model).update(self.found)
         # the next step overwrites them, and is under way when these are looked at
-        for name, loss in zip(self.losses, self.stacked.clone(), strict=True):
+        for name, loss in zip(self.loss_names, self.losses.clone(), strict=True):
             setattr(self.model, f"loss_{name}", loss)

@@ -108,7 +108,7 @@ class ImagePool:
         self._plan[: len(rows)].copy_(plan, non_blocking=True)
 
     def _exchange_at(self, memory: Tensor, images: Tensor) -> Iterator[Tensor]:
-        for image, row in zip(images, self._plan, strict=False):
+        for image, row in zip(images, self._plan[: len(images)], strict=True):
             place, swap = row[:1], row[1].bool()
             older = memory.index_select(0, place)[0]
             memory.index_copy_(0, place, image[None])

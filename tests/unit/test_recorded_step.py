@@ -4,6 +4,7 @@ The stand-in is what a graph is: it notes the operations on tensors, and a repla
 on the same memory. What Python decided stays as it was, and reading a number from a tensor fails.
 """
 
+import copy
 import random
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models import recorded_step
 from models.pix2pix_model import Pix2PixModel
 from models.recorded_step import WARM_UPS, RecordedStep
-from util.checkpoint.train_state import before_training, collect
+from util.checkpoint.train_state import before_training, collect, restore
 from util.image_pool import ImagePool
 
 
@@ -84,15 +85,16 @@ def graphs_on_a_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
 
 
-def train(model, batches, warm_ups=WARM_UPS):
+def train(model, batches, warm_ups=WARM_UPS, start=0):
     """Steps on batches, at a rate that falls; what was seen of each.
 
     `batches` are numbers of images, or the size of a single one.
     """
-    model._recorded_step = RecordedStep(model, model.optimizers)
-    random.seed(5)
+    if not start:
+        model._recorded_step = RecordedStep(model, model.optimizers)
+        random.seed(5)
     seen = []
-    for place, batch in enumerate(batches):
+    for place, batch in enumerate(batches, start):
         recorded_step.WARM_UPS = warm_ups
         count, size = (1, batch) if isinstance(batch, tuple) else (batch, (32, 32))
         model.train_on(batch_of(count, size, seed=place))
@@ -130,6 +132,8 @@ def test_replays_are_the_steps(case):
     found = train(recorded, counts)
     assert recorded._recorded_step.graph.calls and not usual._recorded_step.graph
     assert random.getstate() == drawn
+    for group in recorded.optimizers[0].param_groups:  # as schedulers and states know them
+        assert isinstance(group["lr"], float) and not group["capturable"]
     for mine, theirs in zip(found, expected, strict=True):
         assert mine[2] == theirs[2]
         for ours, others in zip(mine[:2], theirs[:2], strict=True):
@@ -143,9 +147,25 @@ def test_replays_are_the_steps(case):
     assert difference(ours, theirs) is None
 
 
+def test_a_state_that_is_put_back_is_trained_on(tmp_path):
+    """Restoring gives an optimizer new groups."""
+    argv = ["cycle_gan", "--pool_size", "3"]
+    whole, first, second = (build(*argv) for _ in range(3))
+    train(whole, [1] * 12, warm_ups=99)
+    before = before_training(second)
+    train(first, [1] * 6)
+    state = copy.deepcopy(collect(first, before, first.device))
+    second._recorded_step = RecordedStep(second, second.optimizers)
+    restore(second, state)
+    train(second, [1] * 6, start=6)
+    assert second._recorded_step.graph
+    ours, theirs = (parameters(model) for model in (second, whole))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
 def test_images_of_another_size_end_the_recording(capsys):
     """As from somebody's own dataset."""
-    sizes = [(32, 32)] * 6 + [(32, 64), (32, 32), (48, 48)]
+    sizes = [(32, 32)] * 6 + [(32, 64)] + [(32, 32)] * 5 + [(48, 48)]
     models = [build("pix2pix", "--pool_size", "2") for _ in range(2)]
     for model, warm_ups in zip(models, (WARM_UPS, 99), strict=True):
         train(model, sizes, warm_ups)
@@ -191,6 +211,7 @@ def test_what_cannot_be_recorded_says_why(flags):
 def test_models_of_the_project_are_recorded_and_others_where_they_say_so():
     assert not lacking(build("pix2pix"))
     assert not lacking(build("cycle_gan"))
+    assert not lacking(build("colorization"))
 
     class Own(Pix2PixModel):
         pass

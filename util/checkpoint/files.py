@@ -119,9 +119,14 @@ def set_aside(directory: Path, tag: str) -> None:
     """Rename checkpoint `latest`, soon to be replaced, to `tag`, unless that is further on."""
     if _images_seen(directory, tag) > _images_seen(directory, "latest"):
         return
-    for path in _files(directory, "latest"):
+    names = {path: tag + path.name.removeprefix("latest") for path in _files(directory, "latest")}
+    for path in _files(directory, tag):
         with explain_write_errors(path):
-            os.replace(path, path.with_name(tag + path.name.removeprefix("latest")))
+            if path.name not in names.values():  # of a checkpoint with more in it
+                path.unlink()
+    for path, name in names.items():
+        with explain_write_errors(path):
+            os.replace(path, path.with_name(name))
 
 
 def _images_seen(directory: Path, tag: str) -> float:

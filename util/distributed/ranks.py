@@ -18,7 +18,7 @@ from util.errors import UserError, printable
 
 T = TypeVar("T")
 _LAUNCHER = os.getppid()
-NUMBERS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "TORCHELASTIC_RESTART_COUNT": "0"}
+_DEFAULTS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "TORCHELASTIC_RESTART_COUNT": "0"}
 
 
 def rank() -> int:
@@ -43,13 +43,14 @@ def local_world_size() -> int:
 
 def check_environment() -> None:
     """UserError if the environment has numbers of ranks that torchrun would not have put there."""
-    found = {name: os.environ.get(name, default) for name, default in NUMBERS.items()}
+    found = {name: os.environ.get(name, default) for name, default in _DEFAULTS.items()}
     found["LOCAL_WORLD_SIZE"] = os.environ.get("LOCAL_WORLD_SIZE", found["WORLD_SIZE"])
     if all(re.fullmatch("[0-9]{1,9}", number) for number in found.values()):
         numbers = {name: int(number) for name, number in found.items()}
         if all(numbers[f"{p}RANK"] < numbers[f"{p}WORLD_SIZE"] for p in ("", "LOCAL_")):
             return
-    shown = ", ".join(f"{name}={number[:20]!r}" for name, number in found.items())
+    given = [name for name in found if name in os.environ]
+    shown = ", ".join(f"{name}={found[name][:20]!r}" for name in given)
     raise UserError(
         f"the environment has {shown}; start several ranks with torchrun, or unset these variables"
     )

@@ -27,8 +27,8 @@ class Saver:
         self.folder = checkpoint.folder(opt)
         self.run = secrets.token_hex(4)  # an id, in the state and the logs
         self.before = train_state.before_training(model)
-        start = checkpoint.tag(opt) if opt.continue_train else ""
-        start = opt.saved_run.tag if opt.saved_run else start
+        given = checkpoint.tag(opt) if opt.continue_train else ""
+        start = opt.saved_run.tag if opt.saved_run else given
         # the new tag of a checkpoint `latest` from which this run does not start
         self.aside = {"latest": "", "previous": "replaced"}.get(start, "previous")
 
@@ -36,8 +36,8 @@ class Saver:
         """Put model and random numbers to the saved state; returns its counters, None without."""
         if self.aside and checkpoint.state_path(self.folder, "latest").exists():
             distributed.print0(
-                f"{self.folder} has a checkpoint latest, which --continue_train would continue; "
-                f"this run replaces it and keeps it as '{self.aside}', unless that is further on"
+                f"{self.folder} has a checkpoint latest, which --continue_train alone would "
+                f"continue; this run keeps it as '{self.aside}', unless that is further on"
             )
         run = self.opt.saved_run
         if run is None:
