@@ -230,3 +230,13 @@ def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path):
         assert sorted(os.listdir(tmp_path)) == sorted([*kept, "web", ".lock"])
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "web"])
     assert os.listdir(tmp_path / "web") == []
+
+
+def test_what_is_set_aside_is_one_checkpoint(tmp_path):
+    """Weights alone, as of the original, in the place of a state with other networks."""
+    for name in ("previous_net_G_A.pth", "previous_train_state.pth", "latest_net_G.pth"):
+        (tmp_path / name).write_bytes(name.encode())
+    checkpoint.set_aside(tmp_path, "previous")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "previous_net_G.pth": "latest_net_G.pth"
+    }
