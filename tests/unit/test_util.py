@@ -80,5 +80,5 @@ def test_mkdirs_takes_one_path_or_several(tmp_path):
 
 def test_mkdirs_over_a_file_is_a_user_error(tmp_path):
     (tmp_path / "a").write_text("")
-    with pytest.raises(UserError, match="cannot write .*a: File exists"):
+    with pytest.raises(UserError, match="cannot write .*a is no folder; rename"):
         util.mkdirs(str(tmp_path / "a"))
