@@ -324,7 +324,7 @@ def check_unreadable_image(device: str) -> str:
 
 def speed(device: str) -> str:
     """Tables of benchmarks/step.py, against the plain step, with the share of the floor."""
-    argv = ["--only", "cycle_gan 1", "--ways", "default", "--rounds", "1", "--size", "64"]
+    argv = ["--only", "cycle_gan 1", "--ways", "default", "--rounds", "1", "--size", "32"]
     if device == "cuda":
         cases = [f"{model} {batch}" for model in MODELS for batch in (1, 16)]
         argv = ["--device", "cuda", "--only", *cases, "--rounds", "3", "--limit", "120"]
