@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,54 @@ def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path):
         assert sorted(os.listdir(tmp_path)) == sorted([*kept, "web", ".lock"])
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "web"])
     assert os.listdir(tmp_path / "web") == []
+
+
+def images_of(path):
+    state = torch.load(path, weights_only=True)
+    return state["progress"]["total_iters"]
+
+
+def write_checkpoint(folder, tag, images):
+    """A state that was trained on so many images, and weights that tell it; None for no state."""
+    (folder / f"{tag}_net_G.pth").write_text(str(images))
+    if images is not None:
+        torch.save({"progress": {"total_iters": images}}, folder / f"{tag}_train_state.pth")
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_a_kill_amid_setting_aside_loses_no_state(done, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, "previous", 3)
+    write_checkpoint(tmp_path, "latest", 9)
+    replace, calls = os.replace, []
+
+    def dying(*paths):
+        if len(calls) == done:
+            raise KeyboardInterrupt
+        calls.append(replace(*paths))
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(KeyboardInterrupt) if done < 2 else nullcontext():
+        checkpoint.set_aside(tmp_path, "previous")
+    monkeypatch.undo()
+    checkpoint.set_aside(tmp_path, "previous")  # of the next start
+    assert images_of(tmp_path / "previous_train_state.pth") == 9
+    weights = tmp_path / "previous_net_G.pth"
+    assert not weights.exists() or weights.read_text() == "9"
+
+
+@pytest.mark.parametrize(
+    ("previous", "latest", "kept"),
+    [(9, 3, 9), (3, 9, 9), (None, 3, 3), (9, None, 9), (None, None, None), ("damaged", 3, 3)],
+)
+def test_a_checkpoint_that_does_not_say_how_far_it_is_gives_way(previous, latest, kept, tmp_path):
+    for tag, images in (("previous", previous), ("latest", latest)):
+        write_checkpoint(tmp_path, tag, None if images == "damaged" else images)
+        if images == "damaged":
+            (tmp_path / f"{tag}_train_state.pth").write_bytes(b"half")
+    checkpoint.set_aside(tmp_path, "previous")
+    assert (tmp_path / "previous_net_G.pth").read_text() == str(kept)
+    if kept:
+        assert images_of(tmp_path / "previous_train_state.pth") == kept
 
 
 def test_what_is_set_aside_is_one_checkpoint(tmp_path):

@@ -2,7 +2,6 @@
 
 import argparse
 import glob
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -116,27 +115,29 @@ def copy_checkpoint(directory: Path, tag: str, other: str) -> None:
 
 @distributed.main_only
 def set_aside(directory: Path, tag: str) -> None:
-    """Rename checkpoint `latest`, soon to be replaced, to `tag`, unless that is further on."""
+    """Rename checkpoint `latest`, soon to be replaced, to `tag`, unless that is further on.
+
+    The state, in which the weights are, goes first: a kill in between loses nothing.
+    """
     if _images_seen(directory, tag) > _images_seen(directory, "latest"):
         return
-    names = {path: tag + path.name.removeprefix("latest") for path in _files(directory, "latest")}
-    for path in _files(directory, tag):
+    for path in _files(directory, tag):  # of other networks, perhaps
         with explain_write_errors(path):
-            if path.name not in names.values():  # of a checkpoint with more in it
+            if not path.name.endswith(STATE) or not state_path(directory, "latest").exists():
                 path.unlink()
-    for path, name in names.items():
+    for path in reversed(_files(directory, "latest")):
         with explain_write_errors(path):
-            os.replace(path, path.with_name(name))
+            os.replace(path, path.with_name(tag + path.name.removeprefix("latest")))
 
 
-def _images_seen(directory: Path, tag: str) -> float:
-    """How far a checkpoint is trained; -1 if there is none, infinity if it does not say."""
+def _images_seen(directory: Path, tag: str) -> int:
+    """How far a checkpoint is trained; 0 if it does not say, -1 if there is none."""
     if not _files(directory, tag):
         return -1
     try:
         return load(state_path(directory, tag), mmap=True)["progress"]["total_iters"]
-    except (UserError, TypeError, KeyError):  # weights only, or no state of ours
-        return math.inf
+    except (UserError, TypeError, KeyError):  # weights only, damaged, or no state of ours
+        return 0
 
 
 @distributed.main_only
