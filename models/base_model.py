@@ -292,5 +292,5 @@ class BaseModel(ABC):
     @staticmethod
     def set_requires_grad(nets: Any, requires_grad: bool = False) -> None:
         """Switch the gradients of a network, or of a list of them, on or off; None is left out."""
-        for net in filter(None, [nets] if isinstance(nets, nn.Module) else nets):
+        for net in filter(None, [nets] if hasattr(nets, "requires_grad_") else nets):
             net.requires_grad_(requires_grad)

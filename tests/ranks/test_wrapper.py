@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchrun import ranks
 
 from models import networks
+from models.base_model import BaseModel
 from models.step import frozen
 from util import distributed, rng
 from util.distributed import sync_batch_norm
@@ -268,6 +269,9 @@ def attributes_of_wrapped():
     net.levels, net.unheard_of, net.inner.gain = 3, "new", 2.0
     inner = net.module
     assert (inner.levels, inner.unheard_of, inner.inner.gain) == (3, "new", 2.0)
+    assert net.inner.layers == net.inner.layers and len({net.inner, net.inner}) == 1
+    BaseModel.set_requires_grad(net.inner)
+    assert not any(weight.requires_grad for weight in inner.inner.parameters())
     net.eval()
     assert not inner.training and not inner.inner.training and len(net.heads) == 1
     return net.levels, named, bool(net), list(net.state_dict()) == list(parts().state_dict())
@@ -275,6 +279,26 @@ def attributes_of_wrapped():
 
 def test_a_wrapped_network_has_the_attributes_and_keys_of_the_network(four):
     assert four(attributes_of_wrapped) == [(3, True, True, True)] * 4
+
+
+def refused_for_its_attribute(name, value):
+    net = parts()
+    setattr(net, name, value)
+    try:
+        distributed.wrap(net, "none")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "agrees"),
+    [("dim", 3, False), ("gather", len, False), ("device", torch.device("cpu"), True)],
+)
+def test_attributes_that_ddp_has_itself_agree_or_are_refused(name, value, agrees, four):
+    """Somebody who reads `net.dim` would get that of DistributedDataParallel."""
+    for told in four(refused_for_its_attribute, name, value):
+        assert (told == "") == agrees and (agrees or f"has, too: {name}; call them" in told)
 
 
 def step_with_unused_weights():

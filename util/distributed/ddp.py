@@ -79,6 +79,19 @@ class Wrapper(Forwarding, DistributedDataParallel):
     def __init__(self, net: nn.Module, **options: Any) -> None:
         super().__init__(net, **options)
         vars(self)["_is_complete"] = True
+        taken = (vars(self).keys() | set(dir(DistributedDataParallel))) - set(dir(nn.Module()))
+        taken.discard("process_group")  # a SyncBatchNorm's
+        clashes = [name for name in taken & set(dir(net)) if not self._has_same(net, name)]
+        if clashes:
+            raise UserError(
+                f"{type(net).__name__} has attributes that DistributedDataParallel has, too: "
+                f"{', '.join(sorted(clashes))}; call them otherwise to train on several ranks"
+            )
+
+    def _has_same(self, net: nn.Module, name: str) -> bool:
+        """Whether the network's attribute is what anybody would read here, too."""
+        theirs, ours = getattr(net, name), vars(self).get(name)
+        return isinstance(theirs, str | int | torch.device | None) and theirs == ours
 
     def _wrapper_and_inner(self) -> tuple[Callable[..., Any], Any]:
         return self, self.module
@@ -149,6 +162,12 @@ class Part(Forwarding):
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._inner, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return self._inner == (other._inner if isinstance(other, Part) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._inner)
 
 
 def wrap(net: nn.Module, norm: str, find_unused: bool = False) -> nn.Module:

@@ -128,7 +128,7 @@ def restarts() -> int:
 
 def note_saved() -> None:
     """Remember, in case torchrun starts the job again, that it has saved a state."""
-    if is_main() and "TORCHELASTIC_RUN_ID" in os.environ:
+    if is_main() and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         with suppress(RuntimeError, UserError):  # without torchrun there will be no restart
             _store_of_job().set("saved", "yes")
 
