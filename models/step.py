@@ -223,7 +223,8 @@ def _remedies(opt: Namespace) -> Iterator[str]:
     if size > 1:
         least = next(n for n in range(2, size + 1) if size % n == 0)
         yield f"--accumulate {opt.accumulate * least} (the same training, fewer images at a time)"
-    if opt.device.type == "cuda" and not opt.no_cuda_graph:
+    recorded = opt.device.type == "cuda" and opt.accumulate == 1 and distributed.world_size() == 1
+    if recorded and not opt.no_cuda_graph:
         yield "--no_cuda_graph (the same training, slower, with one memory for all batch sizes)"
     if not opt.checkpoint_activations and not opt.compile:
         yield "--checkpoint_activations (the same training, slower)"
