@@ -40,6 +40,7 @@ class Case:
     penalty: bool = False
     shares: tuple[int, ...] = SHARES[4]
     dtype: torch.dtype = torch.float64
+    device: str = "cpu"
 
     def build(self):
         """The layer, with weights and running statistics that are not the initial ones."""
@@ -48,14 +49,14 @@ class Case:
         for tensor in layer.state_dict().values():
             if tensor.is_floating_point():
                 tensor.uniform_(0.5, 1.5, generator=generator)
-        return layer.train(self.training)
+        return layer.train(self.training).to(self.device)
 
     def batch(self, step):
         """(input, weights of the loss) of the whole batch, far from mean 0 and variance 1."""
         generator = torch.Generator().manual_seed(step + 1)
         size = (sum(self.shares), 3, *self.size)
         x, w = (torch.randn(size, generator=generator, dtype=torch.float64) for _ in "xw")
-        return (x * 3 + 20).to(self.dtype), w.to(self.dtype)
+        return (x * 3 + 20).to(self.device, self.dtype), w.to(self.device, self.dtype)
 
 
 def steps(layer, case, part=slice(None)):
@@ -305,3 +306,15 @@ def test_in_one_process_it_is_batch_norm(training):
     found = steps(sync_batch_norm.convert(case.build()), case)
     for mine, theirs in zip(found, expected, strict=True):
         assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["4 ranks", "momentum None", "not affine", "penalty", "5-D"])
+def test_the_same_on_cuda(name, groups):
+    """The ranks share one GPU, joined by gloo."""
+    on_cpu = groups[4](steps_on_ranks, CASES[name])
+    on_cuda = groups[4](steps_on_ranks, replace(CASES[name], device="cuda"))
+    for expected, found in zip(on_cpu, on_cuda, strict=True):
+        for theirs, mine in zip(expected, found, strict=True):
+            for key, value in theirs.items():
+                close(mine[key].cpu(), value, key, tolerance=1e-10)
