@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from data import create_dataset
 from data.loader import Loader
+from data.outputs import Outputs
 from models import create_model
 from models.base_model import BaseModel
 from models.inference.batching import image_batches
@@ -44,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = ready_model(opt)
     folder = results_folder(opt)
     with checkpoint.locked_folder(folder, "choose another --results_dir"):
-        save_options(opt, folder)
         count = test_images(model, loader, opt, folder)
-    distributed.print0(f"tested {count} images; the page is {folder / 'index.html'}")
+    where = f"they are in {folder}" if opt.only_output else f"the page is {folder / 'index.html'}"
+    distributed.print0(f"tested {count} images; {where}")
 
 
 def ready_model(opt: Namespace) -> BaseModel:
@@ -65,7 +66,9 @@ def test_images(model: BaseModel, loader: Loader, opt: Namespace, folder: Path) 
     count = int(min(len(loader), opt.num_test))
     images = on_device(itertools.islice(loader, count), opt.device)
     bar = tqdm(total=count, unit="image", disable=not sys.stderr.isatty())
-    with Results(opt, folder) as results, bar:
+    with Results(opt, folder, Outputs(opt, loader.kinds, loader.trained_kinds)) as results, bar:
+        if not opt.only_output:
+            save_options(opt, folder)
         for batch in image_batches(model, images, opt.batch_size, opt.compile):
             model.set_input(batch)
             model.test()

@@ -6,8 +6,9 @@ from typing import Any
 
 from data.base_dataset import BaseDataset, Files, channels
 from data.image_folder import make_dataset, pair_by_stem, shortened, two_folders
-from data.image_io import ImageReader, load_image
-from data.transforms import get_params, get_transform
+from data.image_io import read_header
+from data.image_reader import ImageReader
+from data.transforms import get_params, get_transform, image_size
 from util.errors import UserError
 
 
@@ -19,17 +20,15 @@ class AlignedDataset(BaseDataset):
     - A/{phase}/ and B/{phase}/: the same.
     """
 
-    rgb_or_grey = ("input_nc", "output_nc")
-
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         folder = os.path.join(self.root, opt.phase)
-        self.grey_A, self.grey_B = grey = [count == 1 for count in channels(opt)]
+        nc_A, nc_B = channels(opt)
         if os.path.isdir(folder):
-            self.readers = [ImageReader(opt, *grey)]  # one for both
+            self.readers = [ImageReader(opt, A=nc_A, B=nc_B)]  # one for both
             pairs = [(path, path) for path in make_dataset(folder)]
         else:
-            self.readers = [ImageReader(opt, one) for one in grey]
+            self.readers = [ImageReader(opt, A=nc_A), ImageReader(opt, B=nc_B)]
             pairs = _matching(*two_folders(self.root, opt.phase))
         self.pairs = pairs[: int(min(opt.max_dataset_size, len(pairs)))]
 
@@ -41,12 +40,12 @@ class AlignedDataset(BaseDataset):
         paths = self.pairs[index]
         files = zip(self.readers, paths, strict=False)
         A, B = (image for read, path in files for image in read(path))
-        if A.size != B.size:
+        if image_size(A) != image_size(B):
             raise UserError(_unequal(self.opt.preprocess, *paths))
-        params = get_params(self.opt, A.size)
+        transform = get_transform(self.opt, get_params(self.opt, image_size(A)))
         return {
-            "A": get_transform(self.opt, params, self.grey_A)(A),
-            "B": get_transform(self.opt, params, self.grey_B)(B),
+            "A": transform(A),
+            "B": transform(B),
             "A_paths": paths[0],
             "B_paths": paths[1],
         }
@@ -58,9 +57,9 @@ class AlignedDataset(BaseDataset):
 
 def _unequal(preprocess: str, *paths: str) -> str:
     """Say that a crop of A would not show the same part as the same crop of B."""
-    A, B = map(load_image, paths)  # as they are in the files
+    A, B = ("x".join(map(str, read_header(path).size)) for path in paths)
     return (
-        f"{paths[0]} is {A.width}x{A.height} and {paths[1]} is {B.width}x{B.height}: with "
+        f"{paths[0]} is {A} and {paths[1]} is {B}: with "
         f"--preprocess {preprocess} the two do not match; make them equal in size, or use "
         "--preprocess resize_and_crop"
     )

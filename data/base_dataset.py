@@ -7,10 +7,10 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from data.image_io import ImageReader
+from data.image_reader import ImageReader
 from data.transforms import get_params, get_transform
 
-__all__ = ["BaseDataset", "channels", "get_params", "get_transform"]
+__all__ = ["BaseDataset", "channels", "get_params", "get_transform", "input_side"]
 
 Files = Sequence[tuple[ImageReader, Sequence[str]]]  # each reader, and the paths that it reads
 
@@ -25,7 +25,6 @@ class BaseDataset(Dataset[Any], ABC):
     """
 
     provides: tuple[str, ...] = ("A", "B")  # the images in a sample, for models to compare with
-    rgb_or_grey: tuple[str, ...] = ()  # options that must be 3 or 1, such as "input_nc"
     quick_from_cache = True  # with --cache ram a sample takes a millisecond: no need of workers
 
     def __init__(self, opt: Namespace) -> None:
@@ -40,12 +39,7 @@ class BaseDataset(Dataset[Any], ABC):
     @classmethod
     def check_options(cls, opt: Namespace) -> Iterable[str]:
         """Sentences about options that cannot work with this dataset; none if all is well."""
-        for name in cls.rgb_or_grey:
-            if vars(opt)[name] not in (1, 3):
-                yield (
-                    f"--{name} {vars(opt)[name]}: --dataset_mode {opt.dataset_mode} reads images "
-                    "with 3 channels, or 1 for grey; use one of these"
-                )
+        return ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -59,7 +53,10 @@ class BaseDataset(Dataset[Any], ABC):
         """
 
     def to_cache(self) -> Files:
-        """What `--cache ram` keeps; a dataset that does not override this is refused with it."""
+        """The files, and who reads them: for `--cache ram`, and to see what kind of images it has.
+
+        A dataset that does not override this is refused with --cache ram, and taken for 8-bit.
+        """
         return ()
 
 
@@ -67,3 +64,9 @@ def channels(opt: Namespace) -> tuple[int, int]:
     """(channels of A, channels of B): the networks read A and write B, or the other way round."""
     pair = opt.input_nc, opt.output_nc
     return pair[::-1] if opt.direction == "BtoA" else pair
+
+
+def input_side(opt: Namespace) -> str:
+    """Which side of the training the generator of `--model test` reads: "A" or "B"."""
+    backwards = (opt.direction == "BtoA") != (getattr(opt, "model_suffix", "") == "_B")
+    return "B" if backwards else "A"

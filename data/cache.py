@@ -1,8 +1,8 @@
 """`--cache ram`: the images of a dataset, decoded and resized once, in one memory-mapped file.
 
-The file holds the 8-bit pixels before anything random is done to them. The operating system keeps
-it in memory, one copy for all ranks and workers, and later runs find it again. It is in
-{checkpoints_dir}/.image_cache, and may be deleted while no run uses it.
+The file holds the pixels before anything random is done to them, of 8 bits or float32. The
+operating system keeps it in memory, one copy for all ranks and workers, and later runs find it
+again. It is in {checkpoints_dir}/.image_cache, and may be deleted while no run uses it.
 """
 
 import hashlib
@@ -15,12 +15,14 @@ from typing import BinaryIO
 
 import numpy as np
 import PIL
+import torch
 from PIL import Image
 from tqdm import tqdm
 
 from data.base_dataset import BaseDataset
-from data.image_io import ImageReader
+from data.image_reader import ImageReader
 from data.loader import available_cores
+from data.transforms import AnyImage, image_size
 from util import distributed
 from util.errors import UserError
 from util.files import atomic_write, explain_write_errors, remove_unfinished
@@ -31,7 +33,7 @@ File = tuple[ImageReader, str]  # and a path that it reads
 
 
 class ImageCache:
-    """A cache file: the pixels, (start, width, height, channels) of each image, and a digest.
+    """A cache file: the pixels, (start, width, height, channels, bytes of a value), a digest.
 
     OSError or ValueError if it is not there, or is not the one of `count` images and this digest.
     """
@@ -39,19 +41,23 @@ class ImageCache:
     def __init__(self, path: Path, digest: bytes, count: int) -> None:
         self.arguments = path, digest, count
         self.bytes = np.asarray(np.memmap(path, np.uint8, "r"))
-        *_, index, end = np.split(self.bytes, [-32 * count - len(digest), -len(digest)])
+        *_, index, end = np.split(self.bytes, [-40 * count - len(digest), -len(digest)])
         if end.tobytes() != digest:
             raise ValueError(f"{path} was made of other images, or in another way")
-        self.index = index.view(np.int64).reshape(count, 4)
+        self.index = index.view(np.int64).reshape(count, 5)
 
     def __reduce__(self) -> tuple:  # a worker that was not forked maps the file again
         return ImageCache, self.arguments
 
-    def image(self, number: int) -> Image.Image:
-        """Image `number`, in the order in which they were put in; grey or RGB."""
-        start, width, height, channels = self.index[number].tolist()
-        mode, size = "L" if channels == 1 else "RGB", width * height * channels
+    def image(self, number: int) -> AnyImage:
+        """Image `number`, in the order in which they were put in, as the reader gave it."""
+        start, width, height, channels, value = self.index[number].tolist()
+        mode, size = "L" if channels == 1 else "RGB", width * height * channels * value
         pixels = self.bytes[start : start + size]
+        if value > 1:
+            return torch.frombuffer(bytearray(pixels), dtype=torch.float32).view(
+                channels, height, width
+            )
         return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
 
 
@@ -64,7 +70,7 @@ def fill(dataset: BaseDataset) -> None:
         dict.fromkeys((read, path) for read, paths in dataset.to_cache() for path in paths)
     )
     path, digest = identity(dataset, files)
-    count = sum(len(reader.grayscale) for reader, _ in files)
+    count = sum(len(reader.sides) for reader, _ in files)
     if distributed.local_rank() == 0:
         try:
             ImageCache(path, digest, count)
@@ -74,7 +80,7 @@ def fill(dataset: BaseDataset) -> None:
     cache, number = ImageCache(path, digest, count), 0
     for reader, file in files:
         reader.cached, reader.places[file] = cache.image, number
-        number += len(reader.grayscale)
+        number += len(reader.sides)
     distributed.print0(f"--cache ram: {count} images, {size_text(len(cache.bytes))}, are in {path}")
 
 
@@ -116,12 +122,14 @@ def write_images(file: BinaryIO, files: Sequence[File], folder: Path) -> None:
                     f"and {size_text(free)} are free there; free some space, {REMEDY}"
                 )
         for image in images:
-            index.append((end, *image.size, len(image.getbands())))
-            end += file.write(image.tobytes())
+            floats = isinstance(image, torch.Tensor)
+            channels, value = (len(image), 4) if floats else (len(image.getbands()), 1)
+            index.append((end, *image_size(image), channels, value))
+            end += file.write(image.numpy().tobytes() if floats else image.tobytes())
     file.write(np.array(index, np.int64).tobytes())
 
 
-def read_all(files: Sequence[File]) -> Iterator[tuple[Image.Image, ...]]:
+def read_all(files: Sequence[File]) -> Iterator[tuple[AnyImage, ...]]:
     """Yield the images of each file, read by a thread per core (PIL works outside of the GIL)."""
     threads = available_cores()
     with ThreadPoolExecutor(threads) as pool:

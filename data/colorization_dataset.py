@@ -5,12 +5,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from torchvision.transforms.functional import to_tensor
-
 from data.base_dataset import BaseDataset, Files, channels
 from data.image_folder import make_dataset
-from data.image_io import ImageReader
-from data.transforms import get_transform
+from data.image_reader import ImageReader
+from data.transforms import get_transform, to_unit_interval
 from util.color import rgb_to_lab
 
 
@@ -40,7 +38,7 @@ class ColorizationDataset(BaseDataset):
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
-        self.read = ImageReader(opt)
+        self.read = ImageReader(opt, rgb=3)
         self.transform = get_transform(opt, convert=False)
 
     def __len__(self) -> int:
@@ -49,7 +47,7 @@ class ColorizationDataset(BaseDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One image: A = L/50 - 1 (1, H, W), B = ab/110 (2, H, W), A_paths, B_paths."""
         path = self.paths[index]
-        rgb = to_tensor(self.transform(*self.read(path)))
+        rgb = to_unit_interval(self.transform(*self.read(path)))
         lab = rgb_to_lab(rgb.double()).float()
         return {"A": lab[:1] / 50 - 1, "B": lab[1:] / 110, "A_paths": path, "B_paths": path}
 

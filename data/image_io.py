@@ -1,96 +1,143 @@
-"""Reading image files; every way in which that fails ends in a UserError."""
+"""Reading and writing image files, each as what it is: its type of number, its channels, its pages.
+
+What 8 bits hold comes as a PIL image, everything else as an array. Nothing is scaled here. Every
+way in which reading or writing fails ends in a UserError.
+"""
 
 import contextlib
+import functools
 import os
+import re
+import struct
 import threading
 import warnings
-from argparse import Namespace
+import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torchvision.transforms import InterpolationMode
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from data.transforms import BICUBIC, prepare
 from util.errors import UserError, one_line
+from util.files import atomic_write, explain_write_errors
 
-ORIENTATION = 0x0112  # the EXIF tag
+Pixels = Image.Image | np.ndarray  # modes L, LA, RGB, RGBA; or (H, W, C)
+
+ORIENTATION = 0x0112  # the EXIF tag, which TIFF has, too
 # Told by content, not by name. PIL knows more, among them PostScript, which is a program to run.
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
+FORMATS = ["JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF"]
+ARRAYS = (".npy", ".npz")
+PAGE = re.compile(r"(.+)[/\\]page_(\d+)", re.DOTALL)
+NUMBERS = [np.dtype(code) for code in "u1 u2 u4 u8 i1 i2 i4 i8 f2 f4 f8".split()]
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    # Looking for more than runs of equal bytes makes photographs no smaller and takes 3x the time.
+    "PNG": {"compress_type": zlib.Z_RLE},
+    "JPEG": {"quality": 95, "subsampling": 0},  # the usual ones smear the edges of label maps
+    "WEBP": {"lossless": True, "exact": True},  # also of colours that nobody sees
+}
 _one_at_a_time = threading.Lock()  # warning filters are the whole process's
 
 
-class ImageReader:
-    """Reads image files for a dataset, or takes their images from the cache once there is one.
+class Header(NamedTuple):
+    """What a file says of its image before the pixels are decoded."""
 
-    Images come out grey or RGB, and resized for --preprocess; `get_transform` crops and flips them.
+    size: tuple[int, int]  # width, height
+    channels: int
+    dtype: np.dtype
+    alpha: bool = False  # the last channel is transparency
 
-    Args:
-        opt: reads preprocess, load_size and crop_size.
-        grayscale: as for `get_transform`; two for files that hold two images, side by side.
-        method: how to resize, as for `get_transform`.
+
+def read_image(path: str) -> Pixels:
+    """An image as it is in its file, upright; UserError if it cannot be read.
+
+    Returns:
+        A PIL image of mode L, LA, RGB or RGBA where 8 bits hold it, else an array (H, W, C).
     """
+    with _opened(path) as (source, _):
+        return source()
 
-    def __init__(
-        self, opt: Namespace, *grayscale: bool, method: InterpolationMode | int = BICUBIC
-    ) -> None:
-        self.opt, self.grayscale, self.method = opt, grayscale or (False,), method
-        way = opt.preprocess, opt.load_size, opt.crop_size, self.grayscale, str(method)
-        self.way = repr(way)  # what the pixels depend on beside the files
-        self.cached: Callable[[int], Image.Image] | None = None  # image number N of the cache
-        self.places: dict[str, int] = {}  # path: the number of its first image there
 
-    def __call__(self, path: str) -> tuple[Image.Image, ...]:
-        """The images in a file, from left to right; UserError if it cannot be read."""
-        if self.cached is None or path not in self.places:
-            return self.read(path)
-        first = self.places[path]
-        return tuple(map(self.cached, range(first, first + len(self.grayscale))))
+def read_header(path: str) -> Header:
+    """Size, channels and type of an image, at little cost; UserError if it cannot be read."""
+    with _opened(path) as (_, header):
+        return header
 
-    def decode(self, path: str) -> tuple[Image.Image, ...]:
-        """The images in a file as they are there, in RGB."""
-        image = load_image(path)
-        if len(self.grayscale) == 1:
-            return (image,)
-        half, height = image.width // 2, image.height  # of an odd width the last column is dropped
-        if not half:
-            raise UserError(f"{path} is 1x{height}, too narrow for images side by side; remove it")
-        return image.crop((0, 0, half, height)), image.crop((half, 0, 2 * half, height))
 
-    def read(self, path: str) -> tuple[Image.Image, ...]:
-        """The images in a file, prepared."""
-        return tuple(
-            prepare(image, self.opt, grayscale, self.method)
-            for image, grayscale in zip(self.decode(path), self.grayscale, strict=True)
-        )
+def pages(path: str) -> list[str]:
+    """The images in a file: its own path for one, else {path}/page_0001 and so on.
+
+    TIFF and NPZ have several. Thumbnails, overviews and masks in a TIFF are none. A file that
+    cannot be read counts as one image: who reads it will say what is wrong.
+    """
+    try:
+        count = _page_count(path)
+    except Exception:  # a damaged directory can raise nearly anything
+        count = 1
+    return [path] if count <= 1 else [f"{path}/page_{n:04d}" for n in range(1, count + 1)]
+
+
+def split_page(path: str) -> tuple[str, int]:
+    """The file that has an image, and the number of its page from 0 on."""
+    found = PAGE.fullmatch(path)
+    return (found[1], int(found[2]) - 1) if found and os.path.isfile(found[1]) else (path, 0)
 
 
 def load_image(path: str, mode: str = "RGB") -> Image.Image:
-    """Read an image file, upright (EXIF), in 8 bits a channel: "RGB" or "L", no transparency."""
-    with open_image(path) as image:
-        image.load()
-        with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
-            if image.getexif().get(ORIENTATION, 1) != 1:  # else it would only be copied
-                image = ImageOps.exif_transpose(image)
-        image = eight_bits(image)
-        return image if image.mode == mode else image.convert(mode)  # copies cost time
+    """Read an image in 8 bits a channel, for datasets of your own: "RGB" or "L", no transparency.
+
+    16 bits are scaled to 8; of images that 8 bits cannot hold at all a UserError.
+    """
+    image = read_image(path)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint16 or image.shape[2] not in (1, 3):
+            raise UserError(
+                f"{one_line(path)} holds {described(image.dtype, image.shape[2])}, which no 8-bit "
+                "image can show; read it with ImageReader, as in data/template_dataset.py"
+            )
+        levels = (image // 257 + (image % 257 > 128)).astype(np.uint8)  # rounded
+        image = Image.fromarray(levels[..., 0] if image.shape[2] == 1 else levels)
+    return image if image.mode == mode else image.convert(mode)  # copies cost time
+
+
+def described(dtype: np.dtype, channels: int) -> str:
+    """For messages: int16 values in 3 channels."""
+    return f"{dtype.name} values in {channels} channel{'' if channels == 1 else 's'}"
 
 
 @contextlib.contextmanager
-def open_image(path: str) -> Iterator[Image.Image]:
-    """An image file as PIL opens it; what fails in the block is a UserError with the path."""
+def _opened(path: str) -> Iterator[tuple[Callable[[], Pixels], Header]]:
+    """What decodes a file, and its header; what fails in the block is a UserError with the path."""
+    file, page = split_page(path)
     try:
-        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        if os.path.exists(file) and not (os.path.isfile(file) or os.path.isdir(file)):
             raise OSError("it is a pipe or a device")  # reading it could wait forever
-        # from half of its limit (178 million pixels) on PIL warns: these are legal here
-        with _one_at_a_time, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
-        with image:
-            yield image
+        if file.lower().endswith(ARRAYS):
+            array = _array(file, page)
+            height, width, channels = array.shape
+            yield (
+                lambda: np.ascontiguousarray(array),
+                Header((width, height), channels, array.dtype),
+            )
+            return
+        with open(file, "rb") as stream:
+            start = stream.read(32)
+            tiff = _directories(stream)[page] if _is_tiff(start) else None
+        if tiff and tiff.needs_tifffile():
+            yield functools.partial(tiff.read, file), tiff.header()
+        elif start[:4] == b"\x89PNG" and start[24:25] == b"\x10" and start[25] in SIXTEEN_BIT:
+            width, height = struct.unpack(">II", start[16:24])
+            channels = SIXTEEN_BIT[start[25]]
+            header = Header((width, height), channels, np.dtype("u2"), alpha=channels % 2 == 0)
+            yield functools.partial(_sixteen_bit_png, file, header.size), header
+        else:
+            with _pillow(file, tiff.number if tiff else 0) as image:
+                dtype = tiff.dtype if tiff else np.dtype("f4" if image.mode == "F" else "u2")
+                yield functools.partial(_decoded, image, dtype), _pillow_header(image, dtype)
     except UserError:
         raise
-    except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+    except Exception as error:  # decoders raise nearly anything on damaged files
         problem = f"cannot read the image {one_line(path)}: {_reason(error)}"
         raise UserError(f"{problem}; replace it or move it elsewhere") from error
 
@@ -103,14 +150,318 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or one_line(error) or type(error).__name__
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey values to 8 bits, which PIL's `convert` clips or truncates.
+# --- what Pillow reads
 
-    Mode I holds 32 bits, in which some programs write what fits in 8: that is left as it is.
+
+@contextlib.contextmanager
+def _pillow(file: str, page: int) -> Iterator[Image.Image]:
+    # from half of its limit (178 million pixels) on PIL warns: these are legal here
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(file, formats=FORMATS)
+    with image:
+        if image.format == "TIFF":
+            image.seek(page)
+        elif image.format == "PPM" and image.mode == "RGB" and _maximum(file) > 255:
+            raise OSError("PIL has no 16-bit colours in PPM, so convert it to PNG or TIFF")
+        yield image
+
+
+def _maximum(file: str) -> int:
+    """The value of white in a PPM file, the third number of its header."""
+    with open(file, "rb") as stream:
+        words = re.sub(rb"#[^\n]*", b" ", stream.read(1024)).split()
+    return int(words[3])
+
+
+def _pillow_header(image: Image.Image, dtype: np.dtype) -> Header:
+    mode = _eight_bit_mode(image)
+    if mode is None:
+        return Header(image.size, 1, dtype)
+    return Header(image.size, Image.getmodebands(mode), np.dtype("u1"), "A" in mode)
+
+
+def _eight_bit_mode(image: Image.Image) -> str | None:
+    """Which of L, LA, RGB, RGBA holds the image; None if none does."""
+    if image.mode.startswith(("I", "F")):
+        return None
+    if image.mode in ("1", "L"):
+        return "LA" if "transparency" in image.info else "L"
+    if image.mode in ("LA", "La"):
+        return "LA"
+    seen_through = image.mode in ("PA", "RGBA", "RGBa") or "transparency" in image.info
+    return "RGBA" if seen_through else "RGB"
+
+
+def _decoded(image: Image.Image, dtype: np.dtype) -> Pixels:
+    """The pixels of an image that Pillow has opened; `dtype` is that of modes I, I;16 and F."""
+    image.load()
+    with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
+        if image.getexif().get(ORIENTATION, 1) != 1:  # else it would only be copied
+            image = ImageOps.exif_transpose(image)
+    mode = _eight_bit_mode(image)
+    if mode is None:
+        return np.asarray(image).astype(dtype)[..., None]
+    return image if image.mode == mode else image.convert(mode)
+
+
+# --- PNG of 16 bits in several channels, which Pillow makes 8 of
+
+SIXTEEN_BIT = {2: 3, 4: 2, 6: 4}  # colour type: channels (PNG specification, table 11.1)
+
+
+def _sixteen_bit_png(file: str, size: tuple[int, int]) -> np.ndarray:
+    from torchvision.io import decode_png, read_file
+
+    _check_pixels(*size)
+    return np.ascontiguousarray(decode_png(read_file(file)).movedim(0, -1).numpy())
+
+
+def _write_png(file: BinaryIO, array: np.ndarray) -> None:
+    """16 bits a channel, which Pillow writes for grey only (PNG specification, chapter 11)."""
+    height, width, channels = array.shape
+    colour = {count: kind for kind, count in SIXTEEN_BIT.items()}[channels]
+    rows = np.zeros((height, 1 + 2 * channels * width), np.uint8)  # first byte 0: no filter
+    rows[:, 1:] = array.astype(">u2").view(np.uint8).reshape(height, -1)
+    head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    file.write(b"\x89PNG\r\n\x1a\n")
+    for name, data in (
+        (b"IHDR", head),
+        (b"IDAT", zlib.compress(rows.tobytes(), 1)),
+        (b"IEND", b""),
+    ):
+        file.write(struct.pack(">I", len(data)) + name + data)
+        file.write(struct.pack(">I", zlib.crc32(name + data)))
+
+
+# --- TIFF: Pillow reads some kinds exactly, tifffile the others
+
+SIZE, BITS, COMPRESSION, PHOTOMETRIC = (256, 257), 258, 259, 262  # tags of TIFF 6.0
+SAMPLES, PLANAR, EXTRA, FORMAT, SUBFILE = 277, 284, 338, 339, 254
+KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
+
+
+def _is_tiff(start: bytes) -> bool:
+    return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _directories(stream: BinaryIO) -> "list[Tiff]":
+    """The images in a TIFF, without its thumbnails, overviews and masks."""
+    stream.seek(0)
+    head = stream.read(8)
+    head += stream.read(8) if head[2:4] in (b"+\0", b"\0+") else b""
+    places = {ImageFileDirectory_v2(head).next: 0}
+    found: list[Tiff] = []
+    while place := list(places)[-1]:
+        tags = ImageFileDirectory_v2(head)
+        stream.seek(place)
+        tags.load(stream)
+        if not tags.get(SUBFILE, 0) & 5:  # bit 0: reduced in size; bit 2: a mask
+            found.append(Tiff(tags, len(places) - 1))
+        if tags.next in places:  # a loop
+            break
+        places[tags.next] = 0
+    return found
+
+
+class Tiff:
+    """What the tags of one image in a TIFF say of its pixels."""
+
+    def __init__(self, tags: ImageFileDirectory_v2, number: int) -> None:
+        self.tags, self.number = tags, number  # among all images of the file
+        self.size = int(tags[SIZE[0]]), int(tags[SIZE[1]])
+        bits = tags.get(BITS, (1,))
+        self.bits = max(bits if isinstance(bits, tuple) else (bits,))
+        self.channels = int(tags.get(SAMPLES, 1))
+        self.planar = tags.get(PLANAR, 1) == 2
+        kind = tags.get(FORMAT, (1,))
+        self.format = kind[0] if isinstance(kind, tuple) else kind
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of number that holds one value."""
+        size = next((size for size in (1, 2, 4, 8) if self.bits <= 8 * size), 8)
+        try:
+            return np.dtype(f"{KINDS[self.format]}{size}")
+        except (KeyError, TypeError):
+            raise OSError(f"it holds {self}, which is no image") from None
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the last channel is transparency: only if the file says so."""
+        extra = self.tags.get(EXTRA, ())
+        extra = extra if isinstance(extra, tuple) else (extra,)
+        return self.channels in (2, 4) and len(extra) == 1 and extra[0] in (1, 2)
+
+    def needs_tifffile(self) -> bool:
+        """Whether Pillow cannot read it, or would not read it exactly."""
+        plain, photometric = self.dtype.str[1:], self.tags.get(PHOTOMETRIC, 1)
+        if self.channels == 1:
+            return plain not in ("u1", "u2", "i2", "i4", "f4") or (plain == "u2" and self.bits < 12)
+        if plain != "u1" or self.bits != 8:
+            return True
+        colours = {2: 3, 5: 4, 6: 3, 8: 3, 1: 1, 0: 1}.get(photometric, 0)
+        return self.channels != colours + self.alpha or (self.planar and photometric != 2)
+
+    def header(self) -> Header:
+        """Its size, channels and type."""
+        return Header(self.size, self.channels, self.dtype, self.alpha)
+
+    def read(self, file: str) -> np.ndarray:
+        """The pixels, (H, W, C), by tifffile."""
+        _check_pixels(*self.size)
+        try:
+            import tifffile
+        except ImportError:
+            raise UserError(
+                f"{one_line(file)} is a TIFF with {self}, which needs tifffile to be read: "
+                "pip install tifffile imagecodecs"
+            ) from None
+        with tifffile.TiffFile(file) as tiff:
+            try:
+                array = tiff.pages[self.number].asarray()
+            except ValueError as error:
+                if "imagecodecs" not in str(error):
+                    raise
+                raise UserError(
+                    f"{one_line(file)} is a TIFF with {self}, which needs imagecodecs to be read: "
+                    "pip install imagecodecs"
+                ) from None
+        width, height = self.size
+        shape = (self.channels, height, width) if self.planar else (height, width, self.channels)
+        array = array.reshape(shape)
+        array = np.moveaxis(array, 0, -1) if self.planar and self.channels > 1 else array
+        return np.ascontiguousarray(_upright(array, self.tags.get(ORIENTATION, 1)))
+
+    def __str__(self) -> str:
+        kind = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+        packing = int(self.tags.get(COMPRESSION, 1))
+        return (
+            f"{self.bits}-bit {kind.get(self.format, 'unknown')} values in {self.channels} "
+            f"channel{'' if self.channels == 1 else 's'}{', planar' * self.planar}, "
+            f"{COMPRESSIONS.get(packing, f'compression {packing}')}"
+        )
+
+
+COMPRESSIONS = {
+    1: "uncompressed", 2: "CCITT", 3: "fax", 4: "fax", 5: "LZW", 6: "old JPEG", 7: "JPEG",
+    8: "deflate", 32773: "PackBits", 32946: "deflate", 34712: "JPEG 2000", 34887: "LERC",
+    34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL",
+}  # fmt: skip
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo what the orientation tag, 1 to 8, says; (H, W, C)."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array[::-1] if orientation in (3, 4, 7, 8) else array
+
+
+# --- NPY and NPZ
+
+
+def _array(file: str, page: int) -> np.ndarray:
+    """The array of an NPY file, or number `page` of an NPZ file, as (H, W, C)."""
+    loaded = np.load(file, mmap_mode="r", allow_pickle=False)
+    array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[page]]
+    array = array[..., None] if array.ndim == 2 else array
+    if array.ndim != 3 or not array.size:
+        raise OSError(
+            f"its shape is {array.shape}, not (height, width) or (height, width, channels)"
+        )
+    _check_pixels(array.shape[1], array.shape[0])
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.newbyteorder("=") not in NUMBERS:
+        raise OSError(f"its values are {array.dtype}, which is no image; convert it to float32")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _page_count(file: str) -> int:
+    suffix = os.path.splitext(file)[1].lower()
+    if suffix in (".tif", ".tiff"):
+        with open(file, "rb") as stream:
+            return len(_directories(stream)) if _is_tiff(stream.read(4)) else 1
+    if suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            return len(arrays.files)
+    return 1
+
+
+def _check_pixels(width: int, height: int) -> None:
+    """The limit that Pillow has, for what it does not read."""
+    most = 2 * (Image.MAX_IMAGE_PIXELS or width * height)
+    if width * height > most:
+        raise Image.DecompressionBombError(
+            f"Image size ({width * height} pixels) exceeds limit of {most} pixels, …"
+        )
+
+
+# --- writing
+
+
+def write_image(path: str | os.PathLike[str], array: np.ndarray, remedy: str = "") -> None:
+    """Write an image, whole or not at all; the suffix of `path` decides the format.
+
+    Args:
+        path: .png, .jpg, .webp, .bmp, .ppm, .tif or .npy.
+        array: (H, W, C), of a type that `can_hold` says the format can hold.
+        remedy: what to do where the place cannot be written.
     """
-    if not image.mode.startswith("I"):
-        return image
-    values = np.asarray(image).clip(0, 65535).astype(np.uint16)
-    if image.mode != "I" or values.max() > 255:
-        values = values // 257 + (values % 257 > 128)  # rounded
-    return Image.fromarray(values.astype(np.uint8))
+    path = Path(path)
+    suffix = path.suffix.lower()
+    plain = array[..., 0] if array.shape[2] == 1 else array
+    with explain_write_errors(path, remedy), atomic_write(path) as file:
+        if suffix == ".npy":
+            np.save(file, plain)
+        elif suffix in (".tif", ".tiff") and not _pillow_writes(array.dtype, array.shape[2]):
+            _write_tiff(file, plain)
+        elif suffix == ".png" and array.dtype == np.uint16 and array.shape[2] > 1:
+            _write_png(file, array)
+        else:
+            kind = Image.registered_extensions().get(suffix, "PNG")
+            Image.fromarray(plain).save(file, format=kind, **SAVE_OPTIONS.get(kind, {}))
+
+
+def can_hold(suffix: str, dtype: np.dtype, channels: int) -> bool:
+    """Whether a format loses nothing of such an image (but for the losses of JPEG and WebP)."""
+    if suffix == ".npy":
+        return True
+    if suffix in (".tif", ".tiff"):
+        return dtype.itemsize < 8 or dtype.kind == "f"
+    if suffix == ".png":
+        return channels <= 4 and dtype in (np.uint8, np.uint16)
+    if suffix == ".webp":
+        return channels in (3, 4) and dtype == np.uint8
+    return channels in (1, 3) and dtype == np.uint8  # JPEG and the like
+
+
+def writing_problem(suffix: str, dtype: np.dtype, channels: int) -> str | None:
+    """Why files of this kind cannot be written here, as a sentence; None if they can."""
+    if suffix in (".tif", ".tiff") and not _pillow_writes(dtype, channels):
+        try:
+            import tifffile  # noqa: F401
+        except ImportError:
+            return (
+                f"TIFF files of {described(dtype, channels)} need tifffile: pip install tifffile; "
+                "or use --format npy"
+            )
+    return None
+
+
+def _pillow_writes(dtype: np.dtype, channels: int) -> bool:
+    """Whether Pillow writes such a TIFF exactly."""
+    return (channels in (1, 3) and dtype == np.uint8) or (
+        channels == 1 and dtype in (np.uint16, np.int32, np.float32)
+    )
+
+
+def _write_tiff(file: BinaryIO, array: np.ndarray) -> None:
+    import tifffile
+
+    colour = "rgb" if array.ndim == 3 and array.shape[2] == 3 else "minisblack"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tifffile.imwrite(file, array, photometric=colour, planarconfig="contig", metadata=None)

@@ -14,11 +14,13 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, default_collate
 
+from data import kinds
 from data.base_dataset import BaseDataset
 from data.image_folder import shortened
 from data.sampler import EpochSampler
@@ -39,6 +41,12 @@ class Loader:
         if not len(dataset):
             raise UserError(f"--dataset_mode {opt.dataset_mode} has no images in {opt.dataroot}")
         self.dataset = dataset
+        self.kinds: dict[
+            str, kinds.Kind
+        ] = {}  # of the images, by side; `create_dataset` finds them
+        self.trained_kinds: dict[
+            str, kinds.Kind
+        ] = {}  # in testing: of those that the model has seen
         self.num_threads = min(opt.num_threads, share_of_cores())
         self.sampler = EpochSampler(
             len(dataset),
@@ -105,6 +113,15 @@ class Loader:
         sizes = ((path, os.stat(path).st_size) for path in paths if os.path.exists(path))
         files = [f"{os.path.relpath(path, root)} ({size} bytes)" for path, size in sizes]
         return [f"{len(self.dataset)} samples", *files]
+
+    def save_kinds(self, folder: Path) -> None:
+        """Write beside the checkpoints what kind of images these are."""
+        kinds.save_kinds(self.kinds, folder)
+
+    def shown(self, visual: str) -> kinds.Range:
+        """The part of [-1, 1] that pages stretch from black to white in a visual of a model."""
+        side = kinds.side_of(visual, self.dataset.opt)
+        return self.kinds.get(side, kinds.Kind()).shown
 
     def waiting_advice(self, share: float) -> str | None:
         """What to try if training waited for data for much of the time; `share` is 0 to 1."""

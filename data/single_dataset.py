@@ -3,9 +3,9 @@
 from argparse import Namespace
 from typing import Any
 
-from data.base_dataset import BaseDataset, Files
+from data.base_dataset import BaseDataset, Files, input_side
 from data.image_folder import make_dataset
-from data.image_io import ImageReader
+from data.image_reader import ImageReader
 from data.transforms import get_transform
 
 
@@ -13,13 +13,12 @@ class SingleDataset(BaseDataset):
     """All images under --dataroot itself, inputs of the generator; --phase plays no part."""
 
     provides = ("A",)
-    rgb_or_grey = ("input_nc",)  # also of a generator that was trained from B to A
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         self.A_paths = make_dataset(self.root, opt.max_dataset_size)
-        self.read = ImageReader(opt, opt.input_nc == 1)
-        self.transform = get_transform(opt, grayscale=opt.input_nc == 1)
+        self.read = ImageReader(opt, **{input_side(opt): opt.input_nc})
+        self.transform = get_transform(opt)
 
     def __len__(self) -> int:
         return len(self.A_paths)

@@ -15,13 +15,11 @@ from typing import Any
 
 from data.base_dataset import BaseDataset, Files, get_transform
 from data.image_folder import make_dataset
-from data.image_io import ImageReader
+from data.image_reader import ImageReader
 
 
 class TemplateDataset(BaseDataset):
     """Images under {phase}/ of --dataroot, with and without a hole."""
-
-    rgb_or_grey = ("input_nc", "output_nc")  # check_options of BaseDataset sees to it
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> ArgumentParser:
@@ -34,7 +32,6 @@ class TemplateDataset(BaseDataset):
     @classmethod
     def check_options(cls, opt: Namespace) -> Iterator[str]:
         """Yield a sentence for each option that cannot work; all are shown at once."""
-        yield from super().check_options(opt)
         if opt.input_nc != opt.output_nc:
             yield (
                 f"--input_nc {opt.input_nc} and --output_nc {opt.output_nc} differ, but "
@@ -47,8 +44,8 @@ class TemplateDataset(BaseDataset):
         """List the files here, and read them in __getitem__: that part runs in the workers."""
         super().__init__(opt)  # keeps opt as self.opt and opt.dataroot as self.root
         self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
-        self.read = ImageReader(opt, opt.input_nc == 1)  # from files, or from --cache ram
-        self.transform = get_transform(opt, grayscale=opt.input_nc == 1)  # a tensor in [-1, 1]
+        self.read = ImageReader(opt, B=opt.output_nc)  # from files, or from --cache ram
+        self.transform = get_transform(opt)  # a tensor in [-1, 1]
 
     def __len__(self) -> int:
         return len(self.paths)

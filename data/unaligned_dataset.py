@@ -6,23 +6,20 @@ from typing import Any
 
 from data.base_dataset import BaseDataset, Files, channels
 from data.image_folder import make_dataset, two_folders
-from data.image_io import ImageReader
+from data.image_reader import ImageReader
 from data.transforms import get_transform
 
 
 class UnalignedDataset(BaseDataset):
     """Images of {phase}A/ and {phase}B/ under --dataroot (or A/{phase}/ and B/{phase}/)."""
 
-    rgb_or_grey = ("input_nc", "output_nc")
-
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         folders = two_folders(self.root, opt.phase)
         self.A_paths, self.B_paths = (make_dataset(f, opt.max_dataset_size) for f in folders)
         nc_A, nc_B = channels(opt)
-        self.read_A, self.read_B = ImageReader(opt, nc_A == 1), ImageReader(opt, nc_B == 1)
-        self.transform_A = get_transform(opt, grayscale=nc_A == 1)
-        self.transform_B = get_transform(opt, grayscale=nc_B == 1)
+        self.read_A, self.read_B = ImageReader(opt, A=nc_A), ImageReader(opt, B=nc_B)
+        self.transform = get_transform(opt)
 
     def __len__(self) -> int:
         """The size of the larger set; the smaller one is gone through more than once."""
@@ -34,8 +31,8 @@ class UnalignedDataset(BaseDataset):
         index_B = index if self.opt.serial_batches else random.randrange(len(self.B_paths))
         path_B = self.B_paths[index_B % len(self.B_paths)]
         return {
-            "A": self.transform_A(*self.read_A(path_A)),
-            "B": self.transform_B(*self.read_B(path_B)),
+            "A": self.transform(*self.read_A(path_A)),
+            "B": self.transform(*self.read_B(path_B)),
             "A_paths": path_A,
             "B_paths": path_B,
         }

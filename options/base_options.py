@@ -143,14 +143,16 @@ class BaseOptions:
         may_change("--verbose", action="store_true", help="print the networks layer by layer")
         may_change("--use_wandb", action="store_true", help="log to Weights & Biases as well")
         may_change("--wandb_project_name", default="CycleGAN-and-pix2pix", help="project at wandb")
+        may_change("--show_bands", type=int, nargs=3, default=[1, 2, 3], least=1,
+            metavar=("R", "G", "B"), help="channels that pages show as red, green and blue")
         may_change("--display_winsize", type=int, default=256, least=1, help="image width in pages")
 
         model = parser.add_argument_group("model")
         add = model.add_argument
         add("--model", type=lambda name: models.find_model_using_name(name) and name,
             default="cycle_gan", help=f"one of: {', '.join(models.names())}")
-        add("--input_nc", type=int, default=3, least=1, help="channels of the input: 3 RGB, 1 grey")
-        add("--output_nc", type=int, default=3, least=1, help="output channels: 3 RGB, 1 grey")
+        add("--input_nc", type=int, default=3, least=1, help="channels of the input: 3 for RGB")
+        add("--output_nc", type=int, default=3, least=1, help="channels of the output: 1 for grey")
         add("--ngf", type=int, default=64, least=1, help="channels of the generator's first layer")
         add("--ndf", type=int, default=64, least=1, help="first layer of the discriminator")
         add("--netG", default="resnet_9blocks", choices=GENERATORS, help="generator network")
@@ -178,6 +180,10 @@ class BaseOptions:
         add("--crop_size", type=int, default=256, least=1, help="then crop to this size")
         add("--max_dataset_size", type=count_or_inf, default=math.inf, least=1, most=math.inf,
             help="use at most this many images of the dataset")
+        for side in ("", "_A", "_B"):
+            add(f"--value_range{side}", type=float, nargs=2, metavar=("LO", "HI"),
+                help=f"values of {side[1:] or 'A and B'} that are black and white; not given, all "
+                "that 8 or 16 bits can hold")
         add("--preprocess", default="resize_and_crop", choices=PREPROCESS, help="scale and crop")
         add("--no_flip", action="store_true", help="do not mirror images at random")
         # fmt: on

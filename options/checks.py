@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def problems(opt: argparse.Namespace) -> Iterator[str]:
     dataset = data.find_dataset_using_name(opt.dataset_mode)
     yield from _experiment(opt)
     yield from _sizes(opt)
+    yield from _ranges(opt)
     if not set(model.needs) <= set(dataset.provides):
         yield (
             f"--model {opt.model} needs images {' and '.join(model.needs)}, and --dataset_mode "
@@ -48,6 +50,13 @@ def _experiment(opt: argparse.Namespace) -> Iterator[str]:
             importlib.import_module("wandb")
     except ImportError:
         yield "--use_wandb needs wandb, which is not here: pip install wandb"
+
+
+def _ranges(opt: argparse.Namespace) -> Iterator[str]:
+    for name in ("value_range", "value_range_A", "value_range_B"):
+        values = vars(opt)[name]
+        if values and not values[0] < values[1] < math.inf:
+            yield f"--{name} {values[0]:g} {values[1]:g}: the first must be smaller than the second"
 
 
 def _sizes(opt: argparse.Namespace) -> Iterator[str]:

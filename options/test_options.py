@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data.kinds import saved_kinds
+from data.outputs import FORMATS
 from options.base_options import BaseOptions, count_or_inf
 from options.parser import Parser
 from util import checkpoint, distributed
@@ -33,6 +35,9 @@ class TestOptions(BaseOptions):
         add("--results_dir", default="./results/", help="where results are saved")
         add("--num_test", type=count_or_inf, default=math.inf, least=1, most=math.inf,
             help="how many images to test")
+        add("--format", choices=FORMATS, help="of the results; not given, as in training")
+        add("--only_output", action="store_true",
+            help="write what the model makes, named as the inputs, and no page")
         add("--aspect_ratio", type=float, default=1.0, least=0.01, most=100, help="width / height")
         add("--eval", action="store_true", help="fixed batch norm and no dropout, as model.eval()")
         # fmt: on
@@ -49,6 +54,9 @@ class TestOptions(BaseOptions):
         self.trained = {k: v for k, v in saved.items() if k in NETWORK}
         # the whole image, unless a model or dataset has its own default
         self.load_follows_crop = parser.get_default("load_size") == parser.get_default("crop_size")
+        for side, kind in saved_kinds(folder).items():
+            if not kind.full_range:
+                saved[f"value_range_{side}"] = [kind.low, kind.high]
         parser.set_defaults(**saved)
 
     def finish(self, opt: argparse.Namespace) -> None:
@@ -57,6 +65,9 @@ class TestOptions(BaseOptions):
         if self.load_follows_crop and "load_size" not in self.given:
             opt.load_size = opt.crop_size
         opt.serial_batches, opt.no_flip = True, True
+        for side in "AB" if "value_range" in self.given else "":
+            if f"value_range_{side}" not in self.given:  # but a default, from the training
+                vars(opt)[f"value_range_{side}"] = None
         fixed = dict(self.trained)
         if opt.netG.startswith("unet"):
             fixed.pop("no_dropout", None)  # dropout is no part of a U-Net's keys

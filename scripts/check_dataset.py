@@ -29,13 +29,15 @@ import models  # noqa: E402
 from data import find_dataset_using_name  # noqa: E402
 from data.base_dataset import BaseDataset  # noqa: E402
 from data.image_folder import is_image_file  # noqa: E402
-from data.image_io import ImageReader  # noqa: E402
+from data.image_io import split_page  # noqa: E402
+from data.image_reader import ImageReader  # noqa: E402
+from data.kinds import find_kinds, saved_kinds  # noqa: E402
 from data.loader import available_cores, explain_worker_trouble, ignore_signals  # noqa: E402
 from options.parser import Parser  # noqa: E402
 from options.test_options import TestOptions  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
 from scripts.dataset_check.reading import Checks, Seen, named  # noqa: E402
-from util import distributed  # noqa: E402
+from util import checkpoint, distributed  # noqa: E402
 from util.errors import UserError, one_line  # noqa: E402
 
 MODEL_OF = {"aligned": "pix2pix", "colorization": "colorization", "single": "test"}
@@ -119,7 +121,9 @@ def build_all(opt: argparse.Namespace) -> tuple[dict[str, BaseDataset], list[str
         names = [""] if single else [phase, f"{phase}A", f"{phase}B", f"A/{phase}", f"B/{phase}"]
         there = any(os.path.isdir(os.path.join(opt.dataroot, name)) for name in names)
         try:
-            datasets[phase] = kind(argparse.Namespace(**{**vars(opt), "phase": phase}))
+            dataset = kind(argparse.Namespace(**{**vars(opt), "phase": phase}))
+            find_kinds(dataset, {} if opt.isTrain else saved_kinds(checkpoint.folder(opt)))
+            datasets[phase] = dataset
         except Exception as error:  # a plug-in may raise anything where it has no such part
             if there and isinstance(error, UserError):
                 problems.append(f"--phase {phase} is not read: {error}")
@@ -145,11 +149,12 @@ def read(
     tasks: dict[str, Callable[[], list[Seen]]] = {}
     as_it_is = argparse.Namespace(**{**vars(opt), "preprocess": "none"})
     for phase, dataset in datasets.items():
-        plain = checks.watch(phase, ImageReader(as_it_is))
-        listed = [(reader, p) for reader, paths in dataset.to_cache() for p in paths]
-        others = [(plain, p) for seen in samples if seen.phase == phase for p in seen.paths]
-        for reader, path in filter(lambda pair: is_image_file(pair[1]), (*listed, *others)):
-            tasks.setdefault(path, partial(checks.file, phase, reader, path))
+        plain = checks.watch(phase, ImageReader(as_it_is, image=3))
+        listed = [(reader.read, p) for reader, paths in dataset.to_cache() for p in paths]
+        others = [(plain.decode, p) for seen in samples if seen.phase == phase for p in seen.paths]
+        for read_file, path in (*listed, *others):
+            if is_image_file(split_page(path)[0]):
+                tasks.setdefault(path, partial(checks.file, phase, read_file, path))
     checks.tasks = [task for path, task in tasks.items() if path not in files]
     files.update({seen.name: seen for (seen,) in results(checks, opt.num_threads)})
     return samples, [files[path] for path in tasks]

@@ -14,20 +14,23 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.image_folder import pair_by_stem  # noqa: E402
-from data.image_io import load_image, open_image  # noqa: E402
+from data.image_io import (  # noqa: E402
+    can_hold,
+    described,
+    read_image,
+    write_image,
+    writing_problem,
+)
 from util.errors import UserError, one_line, one_message, printable  # noqa: E402
-from util.files import atomic_write, explain_write_errors  # noqa: E402
+from util.files import explain_write_errors  # noqa: E402
 
-SAVE_OPTIONS = {
-    "JPEG": {"quality": 95, "subsampling": 0},  # the usual ones smear the edges of label maps
-    "WEBP": {"lossless": True},
-}
+REMEDY = "choose another --fold_AB"
 Job = tuple[str, str, Path]  # A, B, and what they become
 
 
@@ -56,24 +59,35 @@ def combine(job: Job) -> None:
         UserError: different sizes, an image that cannot be read, or a file that cannot be written.
     """
     path_A, path_B, path_AB = job
-    for path in (path_A, path_B):
-        with open_image(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise UserError(f"{path} has more than 8 bits per channel; convert it to 8 first")
-    A, B = load_image(path_A), load_image(path_B)
-    if A.size != B.size:
+    A, B = read(path_A), read(path_B)
+    if A.shape[:2] != B.shape[:2]:
         raise UserError(
-            f"{path_A} is {A.width}x{A.height} but {path_B} is {B.width}x{B.height} pixels; "
-            "the two of a pair must have the same size"
+            f"{path_A} is {A.shape[1]}x{A.shape[0]} but {path_B} is {B.shape[1]}x{B.shape[0]} "
+            "pixels; the two of a pair must have the same size"
         )
-    both = Image.new("RGB", (2 * A.width, A.height))
-    both.paste(A, (0, 0))
-    both.paste(B, (A.width, 0))
-    kind = Image.registered_extensions()[path_AB.suffix.lower()]
-    with explain_write_errors(path_AB, "choose another --fold_AB"):
+    if A.dtype != B.dtype or A.shape[2] != B.shape[2]:
+        raise UserError(
+            f"{path_A} holds {described(A.dtype, A.shape[2])} and {path_B} "
+            f"{described(B.dtype, B.shape[2])}, which one file cannot; leave them in two folders, "
+            "trainA and trainB"
+        )
+    suffix = path_AB.suffix.lower()
+    if not can_hold(suffix, A.dtype, A.shape[2]):
+        raise UserError(
+            f"{path_AB}: files of this kind do not hold {described(A.dtype, A.shape[2])}; leave A "
+            "and B in two folders, trainA and trainB"
+        )
+    if problem := writing_problem(suffix, A.dtype, A.shape[2]):
+        raise UserError(f"{path_AB}: {problem}")
+    with explain_write_errors(path_AB, REMEDY):
         path_AB.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path_AB) as file:
-            both.save(file, kind, **SAVE_OPTIONS.get(kind, {}))
+    write_image(path_AB, np.concatenate((A, B), axis=1), REMEDY)
+
+
+def read(path: str) -> np.ndarray:
+    """An image as it is, (H, W, C), but for 8 bits, which become RGB without transparency."""
+    image = read_image(path)
+    return image if isinstance(image, np.ndarray) else np.asarray(image.convert("RGB"))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

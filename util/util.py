@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,14 +34,26 @@ def tensor2im(input_image: Any, imtype: type = np.uint8) -> Any:
     return _levels(image).cpu().numpy().astype(imtype)
 
 
-def to_uint8(images: Any) -> torch.Tensor:
-    """What `tensor2im` makes of each image of (N, C, H, W), on their device: (N, H, W, 3) uint8.
+def to_uint8(
+    images: Any, bands: Sequence[int] = (1, 2, 3), shown: tuple[float, float] = (-1.0, 1.0)
+) -> torch.Tensor:
+    """Images for people to look at: (N, C, H, W) to (N, H, W, 3) uint8, on their device.
 
-    People's own models may show a (C, H, W) tensor or a numpy image: then N is 1.
+    Of more than 3 channels the `bands` are shown, counted from 1; of 2 the first. `shown` is the
+    part of [-1, 1] that goes from black to white. What `tensor2im` makes of 1 and 3 channels
+    otherwise. People's own models may show a (C, H, W) tensor or a numpy image: then N is 1.
     """
-    if isinstance(images, torch.Tensor) and images.dim() == 4:
-        return _levels(images).to(torch.uint8).contiguous()
-    return torch.from_numpy(tensor2im(images))[None]
+    if not isinstance(images, torch.Tensor):
+        return torch.from_numpy(tensor2im(images))[None]
+    images = (images if images.dim() == 4 else images[None]).detach()
+    channels = images.shape[1]
+    if channels > 3:
+        images = images[:, [min(band, channels) - 1 for band in bands]]
+    elif channels == 2:
+        images = images[:, :1]
+    if shown != (-1.0, 1.0):
+        images = (images.float() - shown[0]) * (2 / (shown[1] - shown[0])) - 1
+    return _levels(images).to(torch.uint8).contiguous()
 
 
 def _levels(images: torch.Tensor) -> torch.Tensor:
@@ -56,11 +68,11 @@ def save_image(image_numpy: np.ndarray, image_path: str, aspect_ratio: float = 1
     """Write an image, whole or not at all; UserError if it cannot be written.
 
     Args:
-        image_numpy: (H, W, 3) or (H, W), uint8.
+        image_numpy: (H, W, 3), (H, W, 1) or (H, W), uint8.
         image_path: its suffix decides the format.
         aspect_ratio: of a pixel: 2 makes the image twice as wide, 0.5 twice as high.
     """
-    image = Image.fromarray(image_numpy)
+    image = Image.fromarray(image_numpy[..., 0] if image_numpy.shape[2:] == (1,) else image_numpy)
     if aspect_ratio != 1:
         width, height = image.width * max(aspect_ratio, 1), image.height / min(aspect_ratio, 1)
         image = image.resize((int(width), int(height)), Image.Resampling.BICUBIC)

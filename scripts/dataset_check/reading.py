@@ -3,6 +3,7 @@
 import hashlib
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,7 +14,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from data.base_dataset import BaseDataset, channels
-from data.image_io import ImageReader, open_image
+from data.image_io import Pixels, read_header, read_image, split_page
+from data.image_reader import ImageReader, size_of
 from data.seeding import preserve_rng_state, seed_all
 from data.transforms import resized_size
 from models.networks import DISCRIMINATORS, GENERATORS
@@ -21,7 +23,6 @@ from models.networks.sizes import size_problem
 from util.errors import UserError
 
 Size = tuple[int, int]  # width, height
-DARK = 4096  # of 65536: an image below it has 16 of 256 levels left
 
 
 @dataclass
@@ -64,20 +65,20 @@ class Checks(Dataset[list[Seen]]):
         reader.decode = partial(self.decode, phase, reader)
         return reader
 
-    def decode(self, phase: str, reader: ImageReader, path: str) -> tuple[Image.Image, ...]:
+    def decode(self, phase: str, reader: ImageReader, path: str) -> tuple[Pixels, ...]:
         """In place of `reader.decode`: judge the file as well, if it is new."""
         images = ImageReader.decode(reader, path)
         if path not in self.known:
-            seen = Seen(phase, path, digests=tuple(map(digest, images)), size=images[0].size)
+            seen = Seen(phase, path, digests=tuple(map(digest, images)), size=size_of(images[0]))
             seen.problems = [f"{path}: {text}" for text in oddities(path, reader, seen.size)]
             self.files.append(seen)
             self.known.add(path)
         return images
 
-    def file(self, phase: str, reader: ImageReader, path: str) -> list[Seen]:
+    def file(self, phase: str, read: Callable[[str], object], path: str) -> list[Seen]:
         """Read a file as training does."""
         try:
-            reader.decode(path)
+            read(path)
         except UserError as error:
             return [Seen(phase, path, [str(error)])]
         return self.files
@@ -148,36 +149,29 @@ def oddities(path: str, reader: ImageReader, size: Size) -> Iterator[str]:
     if "crop" in reader.opt.preprocess and min(resized) < crop_size:
         remedy = "lower it, or use --preprocess resize_and_crop"
         yield f"{named(resized)} is smaller than --crop_size {crop_size}; {remedy}"
-    with open_image(path) as image:
-        if len(reader.grayscale) == 2 and image.width % 2:
-            yield f"odd width {image.width}: A and B are not equally wide; combine the two again"
-        if image.mode.startswith(("I", "F")):
-            yield from deep(image)
-        elif image.mode == "CMYK":
-            yield "CMYK, the colours of printing, read without their profile; convert it to RGB"
-        elif "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-            if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-                yield "transparent: alpha is dropped, and what it hides is shown; flatten it"
+    header = read_header(path)
+    if len(reader.sides) == 2 and header.size[0] % 2:
+        yield f"odd width {header.size[0]}: A and B are not equally wide; combine the two again"
+    dropped = all(side.channels != header.channels for side in reader.sides)
+    if header.alpha and dropped and not opaque(read_image(path)):
+        yield "transparent: alpha is dropped, and what it hides is shown; flatten it"
+    if header.channels == 3:
+        with suppress(OSError), Image.open(split_page(path)[0]) as image:
+            if image.mode == "CMYK":
+                yield "CMYK, the colours of printing, read without their profile; convert it to RGB"
 
 
-def deep(image: Image.Image) -> Iterator[str]:
-    """Values of more than 8 bits that `data.image_io.eight_bits` cuts, or makes nearly black."""
-    tags = getattr(image, "tag_v2", {})  # of a TIFF: bits per value, and 2 for signed ones
-    bits = 16 if image.mode != "I" or tags.get(258) == (16,) else 32
-    kind = "floating-point" if image.mode == "F" else f"{bits}-bit"
-    kind = f"signed {kind}" if tags.get(339) == (2,) else kind
-    values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
-    most = 255 if image.mode == "F" else 65535
-    if not (low >= 0 and high <= most) or (image.mode == "F" and high <= 1):
-        yield f"{kind}, {low:g} to {high:g}: cut to whole values, 0 to {most}; convert it to 8 bits"
-    elif image.mode != "F" and high < DARK and not (image.mode == "I" and high <= 255):
-        yield f"{kind}, nearly black: 65535 is white and all is below {DARK}; convert it to 8 bits"
+def opaque(image: Pixels) -> bool:
+    """Whether the last channel, alpha, hides nothing."""
+    alpha = np.asarray(image)[..., -1]
+    return bool(alpha.min() == np.iinfo(alpha.dtype).max)
 
 
-def digest(image: Image.Image) -> bytes:
+def digest(image: Pixels) -> bytes:
     """16 bytes that are equal for equal pixels."""
-    return hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
+    pixels = np.ascontiguousarray(image)
+    key = repr((pixels.shape, pixels.dtype.name)).encode()
+    return hashlib.blake2b(key + pixels.tobytes(), digest_size=16).digest()
 
 
 def named(size: Size) -> str:

@@ -290,7 +290,7 @@ def test_results_page_shows_its_images_and_hostile_names(browser, tmp_path):
     with ResultsPage(tmp_path, HOSTILE) as page:
         for name in names:
             Image.fromarray(gradient(len(name))).save(tmp_path / "images" / name)
-            page.add(name, {HOSTILE: name})
+            page.add(name, {HOSTILE: f"images/{name}"})
     browser.open(tmp_path / "index.html")
     assert browser.js(LOAD_ALL_IMAGES) == [64] * 4
     rows = "return [...document.querySelectorAll('.row h3')].map(h => h.textContent)"

@@ -17,7 +17,7 @@ from torchrun import ROOT, torchrun
 
 import data
 import train
-from data import cache, create_dataset, image_io
+from data import cache, create_dataset, image_io, image_reader
 from data import loader as loader_module
 from data.loader import Loader
 from data.transforms import PREPROCESS
@@ -95,7 +95,7 @@ def unread(monkeypatch):
     """From the call on, no image file may be read."""
 
     def forbid():
-        monkeypatch.setattr(image_io, "load_image", lambda path: pytest.fail(f"read {path}"))
+        monkeypatch.setattr(image_reader, "read_image", lambda path: pytest.fail(f"read {path}"))
 
     return forbid
 
@@ -350,17 +350,17 @@ RANK = """
     sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + "/.."]
     import torch
     from small_datasets import CHANCE, options
-    from data import cache, image_io
+    from data import cache, image_reader
     from data.unaligned_dataset import UnalignedDataset
     from util import distributed
 
     read = []
-    def noting(path, load=image_io.load_image):
+    def noting(path, load=image_reader.read_image):
         read.append(os.path.basename(path))
         return load(path)
 
     with distributed.job(torch.device("cpu"), 1):
-        image_io.load_image = noting
+        image_reader.read_image = noting
         opt = options({data!r}, **CHANCE, preprocess="crop", checkpoints_dir={out!r})
         filled = UnalignedDataset(opt)
         cache.fill(filled)

@@ -16,7 +16,7 @@ import torch
 from conftest import draw_image, write_images
 from PIL import Image
 
-from data import image_io
+from data import image_reader
 from data.template_dataset import TemplateDataset
 from scripts import check_dataset
 from util.errors import UserError
@@ -167,11 +167,10 @@ def numbers(kind, *values):
         (draw_image(5).convert("L"), "x.png", None),
         (draw_image(5).convert("CMYK"), "x.jpg", "CMYK"),
         (numbers(np.uint16, 60000), "x.png", None),
-        (numbers(np.uint16, 4095), "x.png", "16-bit, nearly black"),
-        (numbers(np.int32, 200), "x.tif", None),
-        (numbers(np.int32, 70000), "x.tif", "signed 32-bit, 0 to 70000: cut"),
-        (numbers(np.float32, 1), "x.tif", "floating-point, 0 to 1: cut"),
-        (numbers(np.float32, 255), "x.tif", None),
+        (numbers(np.uint16, 4095), "x.png", "--value_range_A 0 4095"),
+        (numbers(np.int32, 200), "x.tif", "--value_range_A 0 200"),
+        (numbers(np.int32, 70000), "x.tif", "--value_range_A 0 70000"),
+        (numbers(np.float32, 1), "x.tif", "--value_range_A 0 1"),
     ],
 )
 def test_modes_that_come_out_otherwise_than_they_look(photos, capsys, image, name, problem):
@@ -179,14 +178,14 @@ def test_modes_that_come_out_otherwise_than_they_look(photos, capsys, image, nam
     status, problems, _, _ = run(capsys, photos, "single")
     assert status == (problem is not None)
     if problem:
-        assert_only(problems, str(photos / name), problem, ";")
+        assert_only(problems, problem)
 
 
 def test_a_signed_16_bit_tiff_is_called_what_it_is(photos, capsys):
     values = np.array([[-5, 300]], np.int16).view(np.uint16)
     Image.fromarray(values).save(photos / "x.tif", tiffinfo={339: 2})  # SampleFormat: signed
     _, problems, _, _ = run(capsys, photos, "single")
-    assert_only(problems, "x.tif: signed 16-bit, -5 to 300", "cut to", "convert it to 8 bits")
+    assert_only(problems, "int16", "--value_range_A -5 300")
 
 
 def test_a_palette_with_a_transparent_colour(photos, capsys):
@@ -414,11 +413,11 @@ def test_max_dataset_size_limits_the_reading(folders, capsys):
 def test_each_file_is_decoded_once(folders, photos, capsys, monkeypatch, mode):
     paths = []
 
-    def noting(path, load=image_io.load_image):
+    def noting(path, load=image_reader.read_image):
         paths.append(path)
         return load(path)
 
-    monkeypatch.setattr(image_io, "load_image", noting)
+    monkeypatch.setattr(image_reader, "read_image", noting)
     run(capsys, folders if mode == "aligned" else photos, mode)
     assert len(paths) == len(set(paths)) == (10 if mode == "aligned" else 3)
 

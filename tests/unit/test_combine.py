@@ -136,7 +136,7 @@ def a_16_bit_image(root):
     image_file(root / "A" / "train" / "x.png", RED)
     (root / "B" / "train").mkdir(parents=True)
     Image.new("I;16", (6, 4), 40000).save(root / "B" / "train" / "x.png")
-    return ["B/train/x.png", "8 bits"]
+    return ["A/train/x.png", "uint8", "B/train/x.png", "uint16"]
 
 
 def two_candidates(root):

@@ -88,12 +88,10 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     assert np.asarray(load_image(path, "L"))[0].tolist() == [0, 1, 128, 255]
 
 
-def test_eight_bit_grey_in_32_bits_is_left_as_it_is(tmp_path):
-    for values, expected in (([0, 7, 255], [0, 7, 255]), ([0, 257, 65535], [0, 1, 255])):
-        path = saved(tmp_path, np.array([values], dtype=np.int32), name="a.tif")
-        with Image.open(path) as image:
-            assert image.mode == "I"
-        assert np.asarray(load_image(path, "L"))[0].tolist() == expected
+def test_what_8_bits_cannot_hold_is_no_8_bit_image(tmp_path):
+    path = saved(tmp_path, np.array([[0, 7, 255]], dtype=np.int32), name="a.tif")
+    with pytest.raises(UserError, match="int32.*ImageReader"):
+        load_image(path)
     dark = saved(tmp_path, np.array([[0, 100, 255]], dtype=np.uint16), name="16.tif")
     assert np.asarray(load_image(dark, "L"))[0].tolist() == [0, 0, 1]
 

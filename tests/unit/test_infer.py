@@ -17,6 +17,8 @@ from PIL import Image
 from torch import nn
 
 import test
+from data import outputs
+from data.outputs import Outputs
 from models import networks
 from models.inference import batching, half_precision
 from models.networks.generators import ResnetGenerator, UnetGenerator
@@ -63,7 +65,7 @@ def plain_images(net, files, size):
         x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad():
             y = net((x - 0.5) / 0.5)[0].permute(1, 2, 0).numpy()
-        images[path.stem] = ((y + 1) / 2 * 255).clip(0, 255).astype(np.uint8)
+        images[path.stem] = ((y + 1) / 2 * 255).clip(0, 255).round().astype(np.uint8)
     return images
 
 
@@ -296,9 +298,11 @@ def test_pixels_are_those_of_numpy(channels, dtype):
 
 
 def test_results_are_on_disk_after_the_block(tmp_path):
-    opt = Namespace(name="n", phase="test", epoch="5", display_winsize=8, aspect_ratio=1.0)
+    opt = Namespace(name="n", phase="test", epoch="5", display_winsize=8, aspect_ratio=1.0,
+                    only_output=False, format=None, dataroot="a", direction="AtoB")  # fmt: skip
     levels = torch.tensor([-1.0, 1.0, 0.0]).view(3, 1, 1, 1).expand(3, 3, 8, 8)
-    with results_page.Results(Namespace(**vars(opt), use_wandb=False), tmp_path) as results:
+    opt.use_wandb = False
+    with results_page.Results(opt, tmp_path, Outputs(opt, {}, {})) as results:
         results.add(["a/1.jpg", "2.jpg"], {"fake": levels})  # the third only fills up the batch
     written = sorted((tmp_path / "images").iterdir())
     assert [path.name for path in written] == ["1_fake.png", "2_fake.png"]
@@ -342,10 +346,10 @@ def test_an_image_that_cannot_be_written_is_one_message_and_no_page(here, tmp_pa
     write_images(tmp_path / "set", 40)
     checkpoint()
 
-    def full(image, path, ratio):
+    def full(path, array, remedy):
         raise UserError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(results_page, "save_image", full)
+    monkeypatch.setattr(outputs, "write_image", full)
     argv = ["--model", "test", "--netG", "resnet_6blocks", "--ngf", "4", "--no_dropout"]
     with pytest.raises(UserError, match="No space left"):
         run(tmp_path / "set", "r", *argv, "--crop_size", "32")
@@ -384,7 +388,7 @@ def test_memory_does_not_grow_with_the_number_of_images(batch_size, here, tmp_pa
 
     def counting(self, write, *what):
         add(self, write, *what)
-        if what[-1] == "last_fake.png":
+        if what[-1] == ["images/last_fake.png"]:
             held.append(pixels_held() - before)
 
     monkeypatch.setattr(Background, "add", counting)

@@ -276,9 +276,10 @@ def test_images_too_small_for_the_networks(capsys, here):
     assert parse("train", *argv, "5", "--netD", "pixel").crop_size == 5
 
 
-def test_images_have_three_channels_or_one(capsys, here):
-    argv = ["--dataroot", "x", "--model", "pix2pix", "--output_nc", "4"]
-    assert "--output_nc 4" in error_of(capsys, "train", *argv)
+def test_a_value_range_goes_up(capsys, here):
+    argv = ["--dataroot", "x", "--model", "pix2pix", "--value_range_B"]
+    assert "--value_range_B 5 5" in error_of(capsys, "train", *argv, "5", "5")
+    assert parse("train", *argv, "-5", "5.5").value_range_B == [-5, 5.5]
 
 
 def test_dropout_can_be_switched_on_where_the_default_is_off(capsys, here):

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.outputs import Outputs
 from util.errors import UserError
 from util.reports.results_page import Results, ResultsPage
 from util.reports.training_page import TrainingPage
@@ -168,14 +169,16 @@ def grey(*levels: float) -> torch.Tensor:
 
 def test_no_two_images_of_a_test_have_one_file(tmp_path):
     """Stems that are equal, and others that the name of a visual makes equal."""
-    opt = {"name": "n", "phase": "test", "epoch": "1", "display_winsize": 9, "aspect_ratio": 1.0}
-    with Results(Namespace(**opt, use_wandb=False), tmp_path) as results:
+    opt = Namespace(name="n", phase="test", epoch="1", display_winsize=9, aspect_ratio=1.0,
+                    use_wandb=False, only_output=False, format=None, dataroot="here",
+                    direction="AtoB")  # fmt: skip
+    with Results(opt, tmp_path, Outputs(opt, {}, {})) as results:
         results.add(["x_real.png", "x.png"], {"A": grey(-1, -0.5), "real_A": grey(0, 0.25)})
         results.add(["sub/x.png"], {"A": grey(0.5), "real_A": grey(1)})
     levels = {p.name: np.asarray(Image.open(p)).mean() for p in (tmp_path / "images").iterdir()}
     assert levels == {
-        "x_real_A.png": 0, "x_real_real_A.png": 127,
-        "x_2_A.png": 63, "x_2_real_A.png": 159, "x_3_A.png": 191, "x_3_real_A.png": 255,
+        "x_real_A.png": 0, "x_real_real_A.png": 128,
+        "x_2_A.png": 64, "x_2_real_A.png": 159, "x_3_A.png": 191, "x_3_real_A.png": 255,
     }  # fmt: skip
     sources = Html(tmp_path / "index.html").attributes("img", "src")
     assert sorted(sources) == sorted(f"images/{name}" for name in levels)
@@ -192,7 +195,7 @@ def test_results_appear_whole_or_not_at_all(tmp_path):
         page.add("1.jpg", {"fake": "1_fake.png"})
         assert (tmp_path / "index.html").read_text() == "old"
     assert "1.jpg" in Html(tmp_path / "index.html").text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "index.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html"]
 
 
 # ---- hostile text ----------------------------------------------------------------------------
@@ -222,9 +225,7 @@ def test_results_page_escapes_every_text(tmp_path):
     assert html.text.count(HOSTILE) == 3  # title, heading, row
     assert html.attributes("img", "alt") == [HOSTILE + str(i) for i in range(4)]
     sources = html.attributes("img", "src")
-    assert [file_at(tmp_path, source) for source in sources] == [
-        tmp_path / "images" / name for name in names
-    ]
+    assert [file_at(tmp_path, source) for source in sources] == [tmp_path / name for name in names]
 
 
 def test_reserved_characters_in_the_name_of_a_visual(tmp_path):

@@ -122,8 +122,10 @@ def test_equal_stems_do_not_overwrite_each_other(here, tmp_path):
     draw_image(9).save(tmp_path / "set" / "a" / "1_2.png")
     argv = ["--dataroot", str(tmp_path / "set"), "--name", "n", "--model", "test", "--ngf", "4"]
     test.main([*argv, "--netG", "resnet_6blocks", "--no_dropout", "--crop_size", "32"])
-    assert len(images()) == 4 * 2
-    assert len(set(re.findall(r'src="images/(\w+_fake.png)"', page_text()))) == 4
+    folder = Path("results/n/test_latest/images")
+    found = sorted(str(p.relative_to(folder)) for p in folder.rglob("*_fake.png"))
+    assert found == ["a/1_2_fake.png", "a/1_fake.png", "b/1_fake.png", "c/1_fake.png"]
+    assert sorted(re.findall(r'src="images/([\w/]+_fake.png)"', page_text())) == found
 
 
 def page_text():

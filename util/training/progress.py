@@ -15,6 +15,7 @@ from tqdm import tqdm
 from util import checkpoint, distributed
 from util.background import Background
 from util.devices import HostCopy, on_device, peak_memory
+from util.errors import one_line
 from util.reports.loss_log import LossLog
 from util.reports.training_page import TrainingPage
 from util.reports.wandb_log import WandbLog
@@ -76,6 +77,7 @@ class Progress(ExitStack):
         self.wandb = wandb(opt, self.saver.run) if opt.use_wandb else distributed.NoOp()
         self.log = distributed.main_only(LossLog)(self.folder, self.resume_at, self.saver.run)
         self.page: TrainingPage | distributed.NoOp = distributed.NoOp()  # until the first step
+        self._not_shown: set[str] = set()  # visuals that are no images
         self.bar = tqdm(disable=True)
         save_options(opt, self.folder, suffixes=[".txt"])
 
@@ -230,9 +232,20 @@ class Progress(ExitStack):
             self.model.compute_visuals()  # on all ranks: it may run networks that synchronise
         if self.page or self.wandb:
             visuals = self.model.get_current_visuals()
-            copies = {name: HostCopy(to_uint8(visual)[0]) for name, visual in visuals.items()}
+            images = {name: self._to_show(name, visual) for name, visual in visuals.items()}
+            copies = {name: HostCopy(image) for name, image in images.items() if image is not None}
             paths = [str(path) for path in self.model.get_image_paths()[:1]]
             self.page_thread.add(self._show_copies, self.epoch, self.total_iters, copies, paths)
+
+    def _to_show(self, name: str, visual: Any) -> torch.Tensor | None:
+        """The first image of a visual for people to look at; None for what is no image."""
+        try:
+            return to_uint8(visual, self.opt.show_bands, self.loader.shown(name))[0]
+        except Exception as error:  # of any kind: what is only shown must not end a run
+            if name not in self._not_shown:
+                distributed.print0(f"{name} is not shown, it is no image ({one_line(error)})")
+            self._not_shown.add(name)
+            return None
 
     def _show_copies(
         self, epoch: int, total_iters: int, copies: dict[str, HostCopy], paths: list[str]
@@ -247,6 +260,7 @@ class Progress(ExitStack):
         self.log.flush()
         place = {"epoch": self.epoch, "position": self.epoch_iter, "total_iters": self.total_iters}
         self.saver.save(tags, {**place, "images": len(self.loader)})
+        self.loader.save_kinds(self.folder)
 
     def _time_left(self) -> timedelta:
         images = (self.last_epoch - self.epoch + 1) * len(self.loader) - self.epoch_iter

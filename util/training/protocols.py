@@ -2,6 +2,7 @@
 
 # ruff: noqa: D101, D102
 from collections.abc import Iterable, Mapping, Sized
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn, optim
@@ -23,3 +24,5 @@ class Model(Protocol):
 class Loader(Sized, Iterable[Any], Protocol):  # its length is the number of images
     def set_epoch(self, epoch: int, start: int) -> None: ...
     def waiting_advice(self, share: float) -> str | None: ...
+    def save_kinds(self, folder: Path) -> None: ...
+    def shown(self, visual: str) -> tuple[float, float]: ...
