@@ -55,8 +55,7 @@ class Kind:
         whole = np.dtype(self.dtype).kind in "iu"
         exact = images.detach().double() if np.dtype(self.dtype).itemsize >= 4 else images.detach()
         values = exact.float() if exact.dtype == torch.bfloat16 else exact
-        values = values.nan_to_num().clamp(-1, 1).add(1).mul((self.high - self.low) / 2)
-        values = values.add(self.low)
+        values = (values.nan_to_num().clamp(-1, 1) + 1) / 2 * (self.high - self.low) + self.low
         return (values.round() if whole else values).to(getattr(torch, self.dtype))
 
 

@@ -169,10 +169,10 @@ def test_a_later_run_finds_the_file(tmp_path, unread, capsys):
     make(tmp_path, "unaligned")
     changes = dict(preprocess="resize_and_crop", load_size=100)
     cached(tmp_path, "unaligned", **changes)
-    size = 16 * 3 * 100 * 100  # bytes of pixels
+    size = (14 + 2 * 4) * 3 * 100 * 100  # bytes of pixels; two files have 16 bits
     (file,) = files_in_cache(tmp_path)
     assert size <= file.stat().st_size < size + 16 * 100
-    assert f"--cache ram: 16 images, 0.5 MB, are in {file}" in capsys.readouterr().out
+    assert f"--cache ram: 16 images, 0.7 MB, are in {file}" in capsys.readouterr().out
     unread()
     cached(tmp_path, "unaligned", **changes)
 
