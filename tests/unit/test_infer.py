@@ -76,7 +76,8 @@ def test_the_default_writes_the_images_of_a_plain_loop(here, tmp_path):
     written = run(tmp_path / "set", "r", *argv, "--crop_size", "32")
     expected = plain_images(net, sorted((tmp_path / "set").iterdir()), 32)
     for stem, image in expected.items():
-        assert np.array_equal(written[f"{stem}_fake.png"], image)
+        difference = abs(written[f"{stem}_fake.png"] - image.astype(int))
+        assert difference.max() <= 1 and difference.mean() < 1e-3  # 127.5 goes up or down
 
 
 def test_the_dropout_of_pix2pix_is_drawn_as_by_a_plain_loop(here, tmp_path):
