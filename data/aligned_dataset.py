@@ -5,7 +5,7 @@ from argparse import Namespace
 from typing import Any
 
 from data.base_dataset import BaseDataset, Files, channels
-from data.image_folder import make_dataset, pair_by_stem, shortened, two_folders
+from data.image_folder import list_images, pair_by_stem, shortened, two_folders
 from data.image_io import read_header
 from data.image_reader import ImageReader
 from data.transforms import get_params, get_transform, image_size
@@ -26,7 +26,7 @@ class AlignedDataset(BaseDataset):
         nc_A, nc_B = channels(opt)
         if os.path.isdir(folder):
             self.readers = [ImageReader(opt, A=nc_A, B=nc_B)]  # one for both
-            pairs = [(path, path) for path in make_dataset(folder)]
+            pairs = [(path, path) for path in list_images(folder)]
         else:
             self.readers = [ImageReader(opt, A=nc_A), ImageReader(opt, B=nc_B)]
             pairs = _matching(*two_folders(self.root, opt.phase))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data.base_dataset import BaseDataset, Files, channels
-from data.image_folder import make_dataset
+from data.image_folder import list_images
 from data.image_reader import ImageReader
 from data.transforms import get_transform, to_unit_interval
 from util.color import rgb_to_lab
@@ -37,7 +37,7 @@ class ColorizationDataset(BaseDataset):
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
-        self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
+        self.paths = list_images(os.path.join(self.root, opt.phase), opt.max_dataset_size)
         self.read = ImageReader(opt, rgb=3)
         self.transform = get_transform(opt, convert=False)
 

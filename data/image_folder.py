@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.image_io import load_image
+from data.image_io import load_image, pages, split_page
 from util.distributed import print0
 from util.errors import UserError, one_line
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp", ".npy", ".npz")
 OF_A_RUN = ("train_opt.txt", "test_opt.txt")  # beside its images; the original writes one, too
 IMG_EXTENSIONS = [ending for suffix in SUFFIXES for ending in (suffix, suffix.upper())]
 default_loader = load_image  # the name that people's own datasets import
@@ -33,6 +33,15 @@ def make_dataset(dir: str, max_dataset_size: float = float("inf")) -> list[str]:
             f"the folder {dir} has no image in it or below it; {contents(dir)}. "
             f"Files count whose names end in {', '.join(SUFFIXES)}, upper or lower case"
         )
+    return paths[: int(min(max_dataset_size, len(paths)))]
+
+
+def list_images(dir: str, max_dataset_size: float = float("inf")) -> list[str]:
+    """As `make_dataset`, with each page of a TIFF and each array of an NPZ as an image.
+
+    The path of a page is {file}/page_0001 and so on; `data.image_io` reads it.
+    """
+    paths = [page for path in make_dataset(dir) for page in pages(path)]
     return paths[: int(min(max_dataset_size, len(paths)))]
 
 
@@ -117,8 +126,9 @@ def pair_by_stem(
 def _by_stem(folder: str, ending: str) -> dict[str, str]:
     """Map each relative path without ending and suffix to its image."""
     paths: dict[str, str] = {}
-    for path in make_dataset(folder):
-        stem = os.path.splitext(os.path.relpath(path, folder))[0]
+    for path in list_images(folder):
+        file, page = split_page(path)
+        stem = os.path.splitext(os.path.relpath(file, folder))[0] + f"/{page}" * (file != path)
         if not stem.endswith(ending):
             continue
         first = paths.setdefault(stem.removesuffix(ending), path)

@@ -155,11 +155,12 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _pillow(file: str, page: int) -> Iterator[Image.Image]:
-    # from half of its limit (178 million pixels) on PIL warns: these are legal here
-    with _one_at_a_time, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(file, formats=FORMATS)
-    with image:
+    # given a name, PIL 13 maps some files into memory, and scrambles a turned TIFF
+    with open(file, "rb") as stream:
+        # from half of its limit (178 million pixels) on PIL warns: these are legal here
+        with _one_at_a_time, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(stream, formats=FORMATS)
         if image.format == "TIFF":
             image.seek(page)
         elif image.format == "PPM" and image.mode == "RGB" and _maximum(file) > 255:

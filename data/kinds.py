@@ -198,15 +198,13 @@ def _part(path: str) -> tuple[float, float, np.ndarray] | None:
 
 
 def side_of(visual: str, opt: Namespace) -> str:
-    """The side of the dataset that a visual is an image of: "A" or "B", or "" if that is unknown.
+    """The side of the dataset, "A" or "B", that a visual looks like.
 
     Models call their images real_A, fake_B, rec_A and so on, A being their input; --model test has
-    real and fake.
+    real and fake. Under any other name it is taken for an output.
     """
-    role = {"real": "A", "fake": "B"}.get(visual, visual.rpartition("_")[2])
-    if role not in ("A", "B"):
-        return ""
-    return role if input_side(opt) == "A" else {"A": "B", "B": "A"}[role]
+    like_input = visual == "real" or visual.rpartition("_")[2] == "A"
+    return "A" if like_input == (input_side(opt) == "A") else "B"
 
 
 # --- with a run

@@ -86,7 +86,7 @@ class Outputs:
         )
 
     def kind(self, visual: str) -> Kind:
-        """The kind of a visual; what a plug-in shows under other names is taken for 8 bits."""
+        """The kind of a visual; 8 bits if neither the dataset nor the training knows any."""
         side = side_of(visual, self.opt)
         first, second = self.trained, self.found
         if visual.startswith("real"):

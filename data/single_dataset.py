@@ -4,7 +4,7 @@ from argparse import Namespace
 from typing import Any
 
 from data.base_dataset import BaseDataset, Files, input_side
-from data.image_folder import make_dataset
+from data.image_folder import list_images
 from data.image_reader import ImageReader
 from data.transforms import get_transform
 
@@ -16,7 +16,7 @@ class SingleDataset(BaseDataset):
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
-        self.A_paths = make_dataset(self.root, opt.max_dataset_size)
+        self.A_paths = list_images(self.root, opt.max_dataset_size)
         self.read = ImageReader(opt, **{input_side(opt): opt.input_nc})
         self.transform = get_transform(opt)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data.base_dataset import BaseDataset, Files, get_transform
-from data.image_folder import make_dataset
+from data.image_folder import list_images
 from data.image_reader import ImageReader
 
 
@@ -43,7 +43,7 @@ class TemplateDataset(BaseDataset):
     def __init__(self, opt: Namespace) -> None:
         """List the files here, and read them in __getitem__: that part runs in the workers."""
         super().__init__(opt)  # keeps opt as self.opt and opt.dataroot as self.root
-        self.paths = make_dataset(os.path.join(self.root, opt.phase), opt.max_dataset_size)
+        self.paths = list_images(os.path.join(self.root, opt.phase), opt.max_dataset_size)
         self.read = ImageReader(opt, B=opt.output_nc)  # from files, or from --cache ram
         self.transform = get_transform(opt)  # a tensor in [-1, 1]
 

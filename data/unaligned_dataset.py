@@ -5,7 +5,7 @@ from argparse import Namespace
 from typing import Any
 
 from data.base_dataset import BaseDataset, Files, channels
-from data.image_folder import make_dataset, two_folders
+from data.image_folder import list_images, two_folders
 from data.image_reader import ImageReader
 from data.transforms import get_transform
 
@@ -16,7 +16,7 @@ class UnalignedDataset(BaseDataset):
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
         folders = two_folders(self.root, opt.phase)
-        self.A_paths, self.B_paths = (make_dataset(f, opt.max_dataset_size) for f in folders)
+        self.A_paths, self.B_paths = (list_images(f, opt.max_dataset_size) for f in folders)
         nc_A, nc_B = channels(opt)
         self.read_A, self.read_B = ImageReader(opt, A=nc_A), ImageReader(opt, B=nc_B)
         self.transform = get_transform(opt)

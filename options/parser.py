@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
@@ -54,6 +55,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self._negative_number_matcher = re.compile(
+            r"-\.?\d"
+        )  # also -1e3, which argparse leaves out
         self._facts: dict[argparse.Action, OptionFacts] = {}
         self._given: dict[argparse.Action, None] = {}  # in their order
         self._required_groups: list[argparse._MutuallyExclusiveGroup] = []

@@ -50,6 +50,7 @@ class Results(ExitStack):
         self.callback(self.wandb.close)
         self.page: ResultsPage | NoOp = NoOp()
         if not opt.only_output:
+            self.files.add(["index.html", "test_opt.txt", "test_opt.json"])
             title = f"{opt.name}, {opt.phase}, epoch {opt.epoch}"
             self.page = ResultsPage(folder, title, opt.display_winsize)
             self.enter_context(self.page)
@@ -183,7 +184,7 @@ class OwnFiles(ExitStack):
         """Remove what the list names, and folders that are empty then."""
         with suppress(FileNotFoundError), open(folder / WRITTEN, encoding="utf-8") as lines:
             names = [json.loads(line) for line in lines if line.endswith("\n")]
-            for name in [*names, "index.html"] if names else []:
+            for name in names:
                 path = PurePath(name)
                 if not path.is_absolute() and ".." not in path.parts:
                     (folder / path).unlink(missing_ok=True)
