@@ -130,7 +130,7 @@ def _opened(path: str) -> Iterator[tuple[Callable[[], Pixels], Header]]:
             width, height = struct.unpack(">II", start[16:24])
             channels = SIXTEEN_BIT[start[25]]
             header = Header((width, height), channels, np.dtype("u2"), alpha=channels % 2 == 0)
-            yield functools.partial(_sixteen_bit_png, file, header.size), header
+            yield functools.partial(_sixteen_bit_png, file, channels), header
         else:
             with _pillow(file, tiff.number if tiff else 0) as image:
                 dtype = tiff.dtype if tiff else np.dtype("f4" if image.mode == "F" else "u2")
@@ -211,11 +211,20 @@ def _decoded(image: Image.Image, dtype: np.dtype) -> Pixels:
 SIXTEEN_BIT = {2: 3, 4: 2, 6: 4}  # colour type: channels (PNG specification, table 11.1)
 
 
-def _sixteen_bit_png(file: str, size: tuple[int, int]) -> np.ndarray:
-    from torchvision.io import decode_png, read_file
+def _sixteen_bit_png(file: str, channels: int) -> np.ndarray:
+    """Decoded by Pillow twice: its unpackers for the two orders of bytes take one byte each."""
+    if channels == 2:  # grey and alpha are four bytes, as 8-bit RGBA
+        pairs = _png_bytes(file, "RGBA")
+        return pairs[..., 0::2] * np.uint16(256) + pairs[..., 1::2]
+    mode = "RGB" if channels == 3 else "RGBA"
+    return _png_bytes(file, f"{mode};16B") * np.uint16(256) + _png_bytes(file, f"{mode};16L")
 
-    _check_pixels(*size)
-    return np.ascontiguousarray(decode_png(read_file(file)).movedim(0, -1).numpy())
+
+def _png_bytes(file: str, unpacker: str) -> np.ndarray:
+    with _pillow(file, 0) as image:
+        image.tile = [(tile[0], tile[1], tile[2], unpacker) for tile in image.tile]  # type: ignore[attr-defined]
+        image.load()
+        return np.asarray(image)
 
 
 def _write_png(file: BinaryIO, array: np.ndarray) -> None:
@@ -330,6 +339,8 @@ class Tiff:
                 ) from None
         width, height = self.size
         shape = (self.channels, height, width) if self.planar else (height, width, self.channels)
+        if array.dtype != self.dtype or not array.size:
+            raise OSError(f"it holds {array.dtype} values of {array.shape}, its tags say {self}")
         array = array.reshape(shape)
         array = np.moveaxis(array, 0, -1) if self.planar and self.channels > 1 else array
         return np.ascontiguousarray(_upright(array, self.tags.get(ORIENTATION, 1)))

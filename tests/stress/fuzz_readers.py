@@ -6,6 +6,7 @@ that leaves it is a crash.
 
 import argparse
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fuzz_inputs as inputs
+import numpy as np
 import torch
 from conftest import draw_image
 
-from data.image_io import load_image
+from data import image_io
 from models import networks
 from models.networks import infer_options
 from options.test_options import DEFAULTS, NETWORK, TestOptions
@@ -213,6 +215,25 @@ def images() -> list[bytes]:
         mode = how.pop("mode", None) if (how := dict(how)) else None
         (small.convert(mode) if mode else small).save(file, format=kind, **how)
         made.append(file.getvalue())
+    folder = Path("seed_image")
+    folder.mkdir(exist_ok=True)
+    bands = np.dstack([np.asarray(small), np.asarray(small)]) * np.uint16(257)
+    kinds = [(bands[..., :4], "a.png")]
+    if importlib.util.find_spec("tifffile"):  # optional
+        kinds += [(bands, "b.tif"), (bands[..., :2].astype(np.float64), "c.tif")]
+    for array, name in kinds:
+        image_io.write_image(folder / name, array)
+        made.append((folder / name).read_bytes())
+    return made
+
+
+@cache
+def arrays() -> list[bytes]:
+    made = []
+    for dtype, shape in (("u1", (9, 7)), (">i2", (9, 7, 3)), ("f4", (9, 7, 5)), ("f8", (9, 7, 1))):
+        file = io.BytesIO()
+        np.save(file, np.arange(np.prod(shape)).reshape(shape).astype(dtype))
+        made.append(file.getvalue())
     return made
 
 
@@ -229,9 +250,18 @@ FORMATS = (
 
 
 def read_image(folder: Path) -> None:
-    for mode in ("RGB", "L"):
-        image = load_image(str(folder / "a.png"), mode)
-        assert image.mode == mode and image.width * image.height <= 180_000_000
+    read_any_image(str(folder / "a.png"))
+
+
+def read_array(folder: Path) -> None:
+    read_any_image(str(folder / "a.npy"))
+
+
+def read_any_image(path: str) -> None:
+    header, image = image_io.read_header(path), image_io.read_image(path)
+    array = np.asarray(image)
+    assert array.shape[0] * array.shape[1] <= 180_000_000 and array.dtype == header.dtype
+    assert image_io.pages(path)
 
 
 # ---- logs and pages --------------------------------------------------------------------------
@@ -332,6 +362,7 @@ READERS = {
         "n/train_opt.json", options_files, inputs.options, parse_test_options, 0.01
     ),
     "image": Reader("a.png", images, inputs.image, read_image, 0.2),
+    "array": Reader("a.npy", arrays, inputs.image, read_array, 0.2),
     "losses.csv": table("losses.csv", 0, inputs.table, resume_logging),
     "loss_log.txt": table("loss_log.txt", 1, inputs.table, resume_logging),
     "web/data.js": table("web/data.js", 2, inputs.page_data, resume_page),
