@@ -1,0 +1,433 @@
+"""Images too large to be translated in one piece: tile by tile, without seams, in bounded memory.
+
+A ResNet gives the image that the whole forward pass gives. It goes over the image in bands of rows
+as wide as it; a band asks the layer before it for the rows that its convolution needs, and the
+statistics of a norm are joined over all bands before the next layer begins. The residual blocks
+keep two maps of features at a quarter of the size; the layers around them, an eighth of the work,
+are computed again where they are needed.
+
+A U-Net sees tiles of the size that it was trained on, which overlap and are blended. All tiles go
+through a layer before the next begins, so that its norms have the statistics of the whole image.
+"""
+
+import math
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from tqdm import tqdm
+
+from models.networks.generators import (
+    ResnetBlock,
+    ResnetGenerator,
+    UnetGenerator,
+    UnetSkipConnectionBlock,
+)
+from util.files import explain_write_errors
+
+IN_MEMORY = 3 << 29  # bytes of one map of features; larger ones wait in a file
+TILE = 768  # the side of as many pixels as a band of a ResNet has
+WIDTH = 64  # channels that are expected of so many pixels
+OVERLAP = 4  # tiles of a U-Net overlap by a quarter
+PADS = {nn.ReflectionPad2d: "reflect", nn.ReplicationPad2d: "replicate", nn.ZeroPad2d: "constant"}
+
+
+@dataclass
+class Work:
+    """How large tiles are, where features wait, and the progress.
+
+    `numbers` is the most that a tile may have; `folder` has room for a file (None: the system's).
+    """
+
+    numbers: int = TILE * TILE * WIDTH
+    folder: Path | None = None
+    bar: tqdm = field(default_factory=lambda: tqdm(disable=True))
+
+    def parts(self, source: "Source") -> Iterator[tuple[int, int]]:
+        """The first and last index of parts of a source, each within `numbers`."""
+        step = max(1, self.numbers // source.read(0, 1).numel())
+        for start in range(0, source.length, step):
+            yield start, min(start + step, source.length)
+            self.bar.update(min(step, source.length - start) / source.length)
+
+
+class Source(ABC):
+    """Features of an image, computed when they are read: `length` rows, or tiles."""
+
+    length: int
+    tiles = False
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Tensor:
+        """Rows as (1, C, stop - start, W), or tiles as (stop - start, C, H, W)."""
+
+
+@dataclass
+class Rows(Source):
+    """The rows of an image (1, C, H, W)."""
+
+    image: Tensor
+
+    def __post_init__(self) -> None:
+        self.length = self.image.shape[2]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Rows of the image."""
+        return self.image[:, :, start:stop]
+
+
+@dataclass
+class Mapped(Source):
+    """A function of each row, or of each tile, of sources."""
+
+    function: Callable[..., Tensor]
+    sources: Sequence[Source]
+
+    def __post_init__(self) -> None:
+        self.length, self.tiles = self.sources[0].length, self.sources[0].tiles
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """The function of what the sources have there."""
+        return self.function(*(source.read(start, stop) for source in self.sources))
+
+
+@dataclass
+class Padded(Source):
+    """Rows with `sides` (left, right, above, below) around them, in a mode of F.pad."""
+
+    source: Source
+    sides: Sequence[int]
+    mode: str
+
+    def __post_init__(self) -> None:
+        self.length = self.source.length + self.sides[2] + self.sides[3]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Rows of the padded image; those above and below it are reflected, repeated or zero."""
+        *across, above, _ = self.sides
+        last = self.source.length - 1
+        rows = torch.arange(start - above, stop - above)
+        if self.mode == "reflect":
+            rows = last - (last - rows.abs()).abs()
+        inside = rows.clamp(0, last)
+        first = int(inside.min())
+        found = self.source.read(first, int(inside.max()) + 1)
+        if len(rows) != found.shape[2] or not torch.equal(inside, first + torch.arange(len(rows))):
+            found = found.index_select(2, (inside - first).to(found.device))
+        if self.mode == "constant" and not torch.equal(inside, rows):
+            found = found * (inside == rows).to(found)[:, None]
+        return F.pad(found, (*across, 0, 0), mode=self.mode) if any(across) else found
+
+
+@dataclass
+class Convolved(Source):
+    """Rows of a convolution without padding of its own."""
+
+    source: Source
+    layer: nn.Conv2d
+
+    def __post_init__(self) -> None:
+        self.kernel, self.stride = self.layer.kernel_size[0], self.layer.stride[0]
+        self.length = (self.source.length - self.kernel) // self.stride + 1
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """The rows, from those that the kernel covers."""
+        end = (stop - 1) * self.stride + self.kernel
+        rows = self.source.read(start * self.stride, end)
+        if self.layer.padding == (0, 0):
+            return self.layer(rows)  # which may be a faster one
+        return F.conv2d(rows, self.layer.weight, self.layer.bias, self.layer.stride)
+
+
+@dataclass
+class Upsampled(Source):
+    """Rows of a transposed convolution whose kernel reaches all of them."""
+
+    source: Source
+    layer: nn.ConvTranspose2d
+
+    def __post_init__(self) -> None:
+        self.kernel, self.stride = self.layer.kernel_size[0], self.layer.stride[0]
+        self.padding = int(self.layer.padding[0])
+        inner = (self.source.length - 1) * self.stride + self.kernel - 2 * self.padding
+        self.length = inner + self.layer.output_padding[0]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """The rows, from those of the source that reach them."""
+        start, stop = start + self.padding, stop + self.padding  # before the padding is cut off
+        first = max(0, -((self.kernel - 1 - start) // self.stride))
+        last = min(self.source.length, (stop - 1) // self.stride + 1)
+        weight, bias = self.layer.weight, self.layer.bias
+        across = (0, int(self.layer.padding[1])), (0, self.layer.output_padding[1])
+        source = self.source.read(first, last)
+        rows = F.conv_transpose2d(source, weight, bias, self.layer.stride, *across)
+        return rows[:, :, start - first * self.stride : stop - first * self.stride]
+
+
+class Statistics:
+    """Mean and variance of each channel, joined part by part (Chan et al. 1979) in float64."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, part: Tensor) -> None:
+        """Join a part, (N, C, H, W)."""
+        variance, mean = torch.var_mean(_exact(part), (0, 2, 3), correction=0)
+        variance, mean, count = variance.double(), mean.double(), part.numel() // part.shape[1]
+        total = self.count + count
+        distance = mean - self.mean.to(mean)
+        self.squares = self.squares.to(mean) + variance * count
+        self.squares += distance.square() * (self.count * count / total)
+        self.mean = self.mean.to(mean) + distance * (count / total)
+        self.count = total
+
+    def normalize(self, norm: Any) -> Callable[[Tensor], Tensor]:
+        """What a norm layer that looks at the whole image does, with these statistics."""
+        scale = (self.squares / self.count + norm.eps).rsqrt()
+        shift = -self.mean * scale
+        if norm.affine:
+            scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
+        return partial(_scale_and_shift, scale, shift)
+
+
+def _scale_and_shift(scale: Tensor, shift: Tensor, x: Tensor) -> Tensor:
+    exact = _exact(x)
+    scale, shift = (numbers.to(exact)[:, None, None] for numbers in (scale, shift))
+    return torch.addcmul(shift, exact, scale).to(x.dtype)
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class Kept(Source):
+    """Features that were computed, in main memory or in a file; and their statistics."""
+
+    def __init__(self, source: Source, work: Work, counted: bool = True) -> None:
+        item = source.read(0, 1)
+        self.length, self.tiles, self.device = source.length, source.tiles, item.device
+        self.work, self.dtype = work, item.dtype
+        self.shape = self._packed(item).shape[1:]
+        self.bytes = item.numel() * item.element_size()
+        self.file: Any = None
+        if self.length * self.bytes > IN_MEMORY:
+            with self._errors():
+                self.file = tempfile.TemporaryFile(dir=work.folder)
+        else:
+            self.memory = torch.empty(self.length, *self.shape, dtype=self.dtype)
+        self.statistics = Statistics() if counted else None
+        for start, stop in work.parts(source):
+            self.write(start, source.read(start, stop))
+
+    def _packed(self, part: Tensor) -> Tensor:
+        """A part as it is kept, so that it is in one piece there; and the other way round."""
+        return part if self.tiles else part[0].permute(1, 2, 0)
+
+    def _errors(self) -> AbstractContextManager:
+        return explain_write_errors(
+            self.work.folder or tempfile.gettempdir(), "choose another --results_dir"
+        )
+
+    def write(self, start: int, part: Tensor) -> None:
+        """Put a part in its place, and its numbers into the statistics."""
+        if self.statistics:
+            self.statistics.add(part)
+        packed = self._packed(part).to("cpu")
+        if self.file is None:
+            self.memory[start : start + len(packed)] = packed
+            return
+        with self._errors():
+            self.file.seek(start * self.bytes)
+            self.file.write(_bytes(packed.contiguous()))
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """What was written there."""
+        if self.file is None:
+            part = self.memory[start:stop]
+        else:
+            part = torch.empty(stop - start, *self.shape, dtype=self.dtype)
+            self.file.seek(start * self.bytes)
+            self.file.readinto(_bytes(part))
+        part = part.to(self.device)
+        return part if self.tiles else part.permute(2, 0, 1)[None]
+
+    def rewrite(self, change: Callable[[Source], Source]) -> None:
+        """Replace the rows by what `change` computes from them, and from one more on each side."""
+        old = _Overwritten(self)
+        new, self.statistics = change(old), Statistics()
+        for start, stop in self.work.parts(new):
+            part = new.read(start, stop)
+            old.keep_last(stop)
+            self.write(start, part)
+
+
+def _bytes(part: Tensor) -> memoryview:
+    return part.view(torch.uint8).numpy().data.cast("B")
+
+
+class _Overwritten(Source):
+    """Rows of what is being rewritten from the top on, as they were before."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept, self.length, self.done = kept, kept.length, 0
+        self.statistics = kept.statistics
+        self.last = kept.read(0, 1)  # the old row before `done`
+
+    def keep_last(self, done: int) -> None:
+        """Keep the row that will be needed after the rows up to `done` are overwritten."""
+        self.last, self.done = self.read(done - 1, done).clone(), done
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Old rows, from the last overwritten one on."""
+        if start >= self.done:
+            return self.kept.read(start, stop)
+        below = [self.kept.read(self.done, stop)] if stop > self.done else []
+        return torch.cat([self.last, *below], 2)
+
+
+# --- the networks
+
+
+def normalized(source: Source, norm: nn.Module, work: Work) -> Source:
+    """A source after a norm layer; one pass over it if the norm looks at the whole image."""
+    if isinstance(norm, _NormBase) and not _is_fixed(norm):
+        statistics = getattr(source, "statistics", None)
+        if statistics is None:
+            statistics = Statistics()
+            for start, stop in work.parts(source):
+                statistics.add(source.read(start, stop))
+        return Mapped(statistics.normalize(norm), [source])
+    return Mapped(norm, [source])
+
+
+def _is_fixed(norm: _NormBase) -> bool:
+    """Whether a norm layer has statistics of its own, and does not use those of the image."""
+    return norm.track_running_stats and norm.running_mean is not None and not norm.training
+
+
+def translate_in_bands(net: ResnetGenerator, image: Tensor, work: Work) -> Tensor:
+    """What the whole forward pass of a ResNet makes of an image (1, C, H, W)."""
+    source: Source = Rows(image)
+    layers = list(net.model)
+    for place, layer in enumerate(layers):
+        if isinstance(layer, ResnetBlock):
+            x = source if isinstance(source, Kept) else Kept(source, work, counted=False)
+            source = _add_block(layer, x)
+        elif isinstance(layer, _NormBase) and any(map(_is_block, layers[place : place + 3])):
+            source = normalized(Kept(source, work), layer, work)  # before the first block
+        else:
+            source = _after(layer, source, work)
+    parts = [source.read(start, stop) for start, stop in work.parts(source)]
+    return torch.cat(parts, 2)[..., : image.shape[2], : image.shape[3]]
+
+
+def _is_block(layer: nn.Module) -> bool:
+    return isinstance(layer, ResnetBlock)
+
+
+def _after(layer: nn.Module, source: Source, work: Work) -> Source:
+    """Rows after a layer that is no block."""
+    for kind, mode in PADS.items():
+        if isinstance(layer, kind):
+            return Padded(source, layer.padding, mode)  # type: ignore[arg-type]
+    if isinstance(layer, nn.Conv2d):
+        down, across = map(int, layer.padding)
+        padded = Padded(source, (across, across, down, down), "constant") if down else source
+        return Convolved(padded, layer)
+    if isinstance(layer, nn.ConvTranspose2d):
+        return Upsampled(source, layer)
+    return normalized(source, layer, work)
+
+
+def _add_block(block: ResnetBlock, x: Kept) -> Kept:
+    """X + F(x), in the place of x; the two convolutions are computed once."""
+    layers = list(block.conv_block)
+    first, second = (i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
+    through = partial(_through, work=x.work)
+    inner = Kept(through(layers[: first + 1], x), x.work)
+    inner.rewrite(lambda old: through(layers[first + 1 : second + 1], old))
+    total = Mapped(torch.add, [x, through(layers[second + 1 :], inner)])
+    for start, stop in x.work.parts(total):
+        x.write(start, total.read(start, stop))
+    return x
+
+
+def _through(layers: Iterable[nn.Module], source: Source, work: Work) -> Source:
+    for layer in layers:
+        source = _after(layer, source, work)
+    return source
+
+
+@dataclass
+class Tiles(Source):
+    """Squares of an image (1, C, H, W) at `places` (top, left)."""
+
+    image: Tensor
+    side: int
+    places: Sequence[tuple[int, int]]
+    tiles = True
+
+    def __post_init__(self) -> None:
+        self.length = len(self.places)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Tiles as a batch."""
+        places = self.places[start:stop]
+        return torch.cat([_square(self.image, self.side, place) for place in places])
+
+
+def _square(image: Tensor, side: int, place: tuple[int, int]) -> Tensor:
+    return image[..., place[0] : place[0] + side, place[1] : place[1] + side]
+
+
+def translate_in_tiles(net: UnetGenerator, image: Tensor, side: int, work: Work) -> Tensor:
+    """What a U-Net makes of an image (1, C, H, W) that is no smaller than a tile."""
+    down, across = (_starts(size, side) for size in image.shape[2:])
+    places = [(top, left) for top in down for left in across]
+    source = _unet(net.model, Tiles(image, side, places), work)
+    ramp = (torch.arange(side, device=image.device) + 0.5) * (math.pi / side)
+    window = (ramp.sin()[:, None] * ramp.sin()).square()
+    result = image.new_zeros(1, source.read(0, 1).shape[1], *image.shape[2:])
+    weights = torch.zeros_like(result[:, :1])
+    for start, stop in work.parts(source):
+        for place, tile in zip(places[start:stop], source.read(start, stop), strict=True):
+            _square(result, side, place).add_(tile * window)
+            _square(weights, side, place).add_(window)
+    return result.div_(weights)
+
+
+def _starts(size: int, side: int) -> list[int]:
+    """Where tiles begin that cover `size` pixels evenly, with an overlap of a quarter or more."""
+    count = max(0, math.ceil((size - side) / (side - side // OVERLAP)))
+    return [round(i * (size - side) / max(1, count)) for i in range(count + 1)]
+
+
+def _unet(block: UnetSkipConnectionBlock, source: Source, work: Work) -> Source:
+    """All tiles through a level of the U-Net, as in its `forward`."""
+    layers = list(block.model)
+    if not block.outermost:
+        source = Mapped(layers.pop(0), [source])
+    skip = source
+    for layer in layers:
+        if isinstance(layer, UnetSkipConnectionBlock):
+            source = _unet(layer, source, work)
+        elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            source = Mapped(layer, [source])
+            last = block.outermost and isinstance(layer, nn.ConvTranspose2d)  # read only once
+            source = source if last else Kept(source, work)
+        else:
+            source = normalized(source, layer, work)
+    return source if block.outermost else Mapped(_join, [skip, source])
+
+
+def _join(skip: Tensor, x: Tensor) -> Tensor:
+    return torch.cat([skip, x], 1)
