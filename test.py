@@ -25,6 +25,7 @@ from data.loader import Loader
 from data.outputs import Outputs
 from models import create_model
 from models.base_model import BaseModel
+from models.inference.any_size import take_any_size
 from models.inference.batching import image_batches
 from models.inference.half_precision import to_half_precision
 from options.test_options import TestOptions, with_batch_size_1
@@ -56,8 +57,10 @@ def ready_model(opt: Namespace) -> BaseModel:
     model.setup(opt)
     if opt.eval:
         model.eval()
+    nets = model.named_networks().values()
+    take_any_size(nets, 0 if opt.compile else opt.tile, opt.crop_size, results_folder(opt))
     if dtype := PRECISIONS[opt.precision].dtype:
-        to_half_precision(model.named_networks().values(), dtype)
+        to_half_precision(nets, dtype)
     return model
 
 

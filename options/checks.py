@@ -36,6 +36,8 @@ def problems(opt: argparse.Namespace) -> Iterator[str]:
     yield from dataset.check_options(opt)
     if opt.isTrain:
         yield from _training(opt)
+    elif opt.tile and opt.compile:
+        yield f"--tile {opt.tile}: compiled networks take whole images; leave one of the two out"
 
 
 def _experiment(opt: argparse.Namespace) -> Iterator[str]:

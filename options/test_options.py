@@ -35,6 +35,8 @@ class TestOptions(BaseOptions):
         add("--results_dir", default="./results/", help="where results are saved")
         add("--num_test", type=count_or_inf, default=math.inf, least=1, most=math.inf,
             help="how many images to test")
+        add("--tile", type=int, least=0, help="translate large images in tiles of this size; 0: "
+            "never, not given: where the whole would not fit into memory")
         add("--format", choices=FORMATS, help="of the results; not given, as in training")
         add("--only_output", action="store_true",
             help="write what the model makes, named as the inputs, and no page")

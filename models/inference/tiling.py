@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from tqdm import tqdm
 
+from models.networks.cpu_layers.norms import is_float32_last, mean_and_variance
+from models.networks.cpu_layers.winograd import Conv3x3
 from models.networks.generators import (
     ResnetBlock,
     ResnetGenerator,
@@ -113,7 +115,7 @@ class Padded(Source):
 
     def read(self, start: int, stop: int) -> Tensor:
         """Rows of the padded image; those above and below it are reflected, repeated or zero."""
-        *across, above, _ = self.sides
+        left, right, above, _ = self.sides
         last = self.source.length - 1
         rows = torch.arange(start - above, stop - above)
         if self.mode == "reflect":
@@ -125,7 +127,15 @@ class Padded(Source):
             found = found.index_select(2, (inside - first).to(found.device))
         if self.mode == "constant" and not torch.equal(inside, rows):
             found = found * (inside == rows).to(found)[:, None]
-        return F.pad(found, (*across, 0, 0), mode=self.mode) if any(across) else found
+        return _widened(found, left, right, self.mode) if left or right else found
+
+
+def _widened(x: Tensor, left: int, right: int, mode: str) -> Tensor:
+    """F.pad of the columns; reflection leaves the memory format as it is, unlike torch's."""
+    if mode != "reflect":
+        return F.pad(x, (left, right, 0, 0), mode=mode)
+    first, last = x[..., 1 : left + 1].flip(3), x[..., -right - 1 : -1].flip(3)
+    return torch.cat([first, x, last], 3)
 
 
 @dataclass
@@ -143,8 +153,8 @@ class Convolved(Source):
         """The rows, from those that the kernel covers."""
         end = (stop - 1) * self.stride + self.kernel
         rows = self.source.read(start * self.stride, end)
-        if self.layer.padding == (0, 0):
-            return self.layer(rows)  # which may be a faster one
+        if isinstance(self.layer, Conv3x3) and self.layer.padding == (0, 0):
+            return self.layer(rows.contiguous(memory_format=torch.channels_last))  # faster there
         return F.conv2d(rows, self.layer.weight, self.layer.bias, self.layer.stride)
 
 
@@ -181,7 +191,10 @@ class Statistics:
 
     def add(self, part: Tensor) -> None:
         """Join a part, (N, C, H, W)."""
-        variance, mean = torch.var_mean(_exact(part), (0, 2, 3), correction=0)
+        if len(part) == 1 and is_float32_last(part):
+            mean, variance = mean_and_variance(part)
+        else:
+            variance, mean = torch.var_mean(_exact(part), (0, 2, 3), correction=0)
         variance, mean, count = variance.double(), mean.double(), part.numel() // part.shape[1]
         total = self.count + count
         distance = mean - self.mean.to(mean)
@@ -322,16 +335,18 @@ def translate_in_bands(net: ResnetGenerator, image: Tensor, work: Work) -> Tenso
         if isinstance(layer, ResnetBlock):
             x = source if isinstance(source, Kept) else Kept(source, work, counted=False)
             source = _add_block(layer, x)
-        elif isinstance(layer, _NormBase) and any(map(_is_block, layers[place : place + 3])):
-            source = normalized(Kept(source, work), layer, work)  # before the first block
+        elif isinstance(layer, _NormBase) and _is_worth_keeping(layers, place):
+            source = normalized(Kept(source, work), layer, work)
         else:
             source = _after(layer, source, work)
     parts = [source.read(start, stop) for start, stop in work.parts(source)]
     return torch.cat(parts, 2)[..., : image.shape[2], : image.shape[3]]
 
 
-def _is_block(layer: nn.Module) -> bool:
-    return isinstance(layer, ResnetBlock)
+def _is_worth_keeping(layers: Sequence[nn.Module], place: int) -> bool:
+    """Whether the norm there is that before the blocks, or after the first step up."""
+    ahead = map(type, layers[place : place + 3])
+    return ResnetBlock in ahead or isinstance(layers[place + 2], nn.ConvTranspose2d)
 
 
 def _after(layer: nn.Module, source: Source, work: Work) -> Source:

@@ -69,7 +69,7 @@ class Normalised(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple:
         """(N, C, H, W) in channels_last to the same, and the means and variances (N, C, 1, 1)."""
-        mean, variance = _by_image(_mean_and_variance, x)
+        mean, variance = _by_image(mean_and_variance, x)
         inverse = (variance + eps).rsqrt()
         scale = inverse * weight[:, None, None]
         ctx.save_for_backward(x, mean, inverse, weight, bias)
@@ -111,7 +111,7 @@ def _rows_as_channels(image: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1).reshape(1, width, height * channels).mT.unsqueeze(3)
 
 
-def _mean_and_variance(image: Tensor) -> tuple[Tensor, Tensor]:
+def mean_and_variance(image: Tensor) -> tuple[Tensor, Tensor]:
     """Those of the rows, put together (Chan et al. 1979)."""
     rows = image.shape[2]
     means, variances = torch.batch_norm_update_stats(_rows_as_channels(image), None, None, 0.0)

@@ -1,0 +1,129 @@
+"""In testing a generator takes images of any size: padded where it must be, in tiles if large."""
+
+import math
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models.inference.tiling import TILE, WIDTH, Work, translate_in_bands, translate_in_tiles
+from models.networks.generators import ResnetGenerator, UnetGenerator
+from util.distributed import print0
+
+# Bytes of memory that a whole forward pass takes for each pixel and channel of the first layer, in
+# float32: 900 and 415 with 64 channels. Measured on a CPU, between 512x512 and 1536x1536 pixels.
+BYTES = {ResnetGenerator: 14.0, UnetGenerator: 6.5}
+PART = 0.5  # of the available memory that one pass may take
+
+
+def take_any_size(
+    nets: Iterable[nn.Module], tile: int | None, crop_size: int, folder: Path | None = None
+) -> None:
+    """Let generators give back the size that they are given, in place; memory is bounded by tiles.
+
+    Args:
+        nets: others than our own generators stay as they are.
+        tile: tiles of about tile x tile pixels; 0: never, None: where the whole would not fit.
+        crop_size: the size of the training, which tiles of a U-Net have.
+        folder: where features may wait in a file.
+    """
+    for net in nets:
+        if isinstance(net, ResnetGenerator | UnetGenerator):
+            whole = AnySize(net, net.forward, tile, crop_size, folder)
+            net.forward = whole  # type: ignore[method-assign]
+        elif tile:
+            print0(f"--tile {tile}: {type(net).__name__} is no ResNet or U-Net of ours; not tiled")
+
+
+@dataclass
+class AnySize:
+    """The forward pass of a generator, for images of any size."""
+
+    net: ResnetGenerator | UnetGenerator
+    forward: Callable[[Tensor], Tensor]
+    tile: int | None
+    crop_size: int
+    folder: Path | None
+    told: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, input_nc, H, W) to (N, output_nc, H, W)."""
+        if self.tile or (self.tile is None and not self.fits(x)):
+            self.tell(x)
+            return torch.cat([self.tiled(image) for image in x.split(1)])
+        multiple = getattr(self.net, "multiple", 1)
+        least = getattr(self.net, "minimum", 1)
+        size = (math.ceil(max(side, least) / multiple) * multiple for side in x.shape[2:])
+        return self.forward(reflected(x, *size))[..., : x.shape[2], : x.shape[3]]
+
+    def tiled(self, image: Tensor) -> Tensor:
+        """(1, input_nc, H, W) to (1, output_nc, H, W), tile by tile."""
+        bar = tqdm(
+            desc=f"{image.shape[3]}x{image.shape[2]}", unit="layer", leave=False,
+            disable=not sys.stderr.isatty(), bar_format="{desc}: {n:.1f} {unit}s [{elapsed}]",
+        )  # fmt: skip
+        with bar:
+            if isinstance(self.net, ResnetGenerator):
+                side = self.tile or TILE
+                work = Work(side * side * WIDTH, self.folder, bar)
+                least = self.net.minimum
+                size = (max(side, least) for side in image.shape[2:])
+                result = translate_in_bands(self.net, reflected(image, *size), work)
+            else:
+                multiple = self.net.multiple
+                side = math.ceil((self.tile or self.crop_size) / multiple) * multiple
+                work = Work(folder=self.folder, bar=bar)
+                size = (max(pixels, side) for pixels in image.shape[2:])
+                result = translate_in_tiles(self.net, reflected(image, *size), side, work)
+        return result[..., : image.shape[2], : image.shape[3]]
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether the whole pass takes no more than a good part of the memory."""
+        first = next(self.net.parameters())
+        kind = next(kind for kind in BYTES if isinstance(self.net, kind))
+        pixels = len(x) * x.shape[2] * x.shape[3]
+        needed = BYTES[kind] * first.shape[0] * pixels * first.element_size() / 4
+        if needed < 1 << 28:  # not worth asking
+            return True
+        available = available_memory(x.device)
+        return available is None or needed <= PART * available
+
+    def tell(self, x: Tensor) -> None:
+        """Say once that, and why, images are translated in tiles."""
+        if not self.told and self.tile is None:
+            print0(
+                f"an image of {x.shape[3]}x{x.shape[2]} may not fit into memory whole: it is "
+                "translated in tiles (--tile 0: never)"
+            )
+        self.told = True
+
+
+def reflected(x: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, H, W) continued to the right and below by reflection, as often as it takes."""
+    for dim, size in ((2, height), (3, width)):
+        last = x.shape[dim] - 1
+        if size > last + 1:
+            place = torch.arange(size, device=x.device) % max(1, 2 * last)
+            x = x.index_select(dim, last - (last - place).abs() if last else place)
+    return x
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = []
+    with suppress(OSError, ValueError, StopIteration):  # not on Linux
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            line = next(line for line in lines if line.startswith("MemAvailable"))
+        found.append(int(line.split()[1]) * 1024)
+    with suppress(OSError, ValueError):  # in a container, or a batch job
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        found.append(limit - int((group / "memory.current").read_text()))
+    return min(found, default=None)
