@@ -1,15 +1,20 @@
 """Finding image files; every way in which that fails ends in a UserError."""
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.image_io import load_image, pages, split_page
+from data.image_io import SUFFIXES, load_image, pages, split_page
 from util.distributed import print0
 from util.errors import UserError, one_line
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp", ".npy", ".npz")
-OF_A_RUN = ("train_opt.txt", "test_opt.txt")  # beside its images; the original writes one, too
+# beside the images of a run; the original writes one, too
+OF_A_RUN = ("train_opt.txt", "test_opt.txt", ".written_by_test")
+# made by file managers, archives and storage boxes; names that begin with a dot are as well
+NO_DATA = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found")
+OPTIONAL = {".heic": "pillow-heif", ".heif": "pillow-heif"}  # suffix: what reads it
 IMG_EXTENSIONS = [ending for suffix in SUFFIXES for ending in (suffix, suffix.upper())]
 default_loader = load_image  # the name that people's own datasets import
 
@@ -41,16 +46,35 @@ def list_images(dir: str, max_dataset_size: float = float("inf")) -> list[str]:
 
     The path of a page is {file}/page_0001 and so on; `data.image_io` reads it.
     """
-    paths = [page for path in make_dataset(dir) for page in pages(path)]
+    return _with_pages(make_dataset(dir), max_dataset_size)
+
+
+def list_frames(path: str, max_dataset_size: float = float("inf")) -> list[str]:
+    """As `list_images`, or of one file, in the order of their numbers: frame_2 before frame_10."""
+    files = [path] if os.path.isfile(path) else make_dataset(path)
+    return _with_pages(sorted(files, key=natural_key), max_dataset_size)
+
+
+def natural_key(path: str) -> tuple[list[str | int], str]:
+    """Sorts runs of digits as numbers, and equal ones by their text."""
+    parts = re.split(r"([0-9]+)", path)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path
+
+
+def _with_pages(files: list[str], max_dataset_size: float) -> list[str]:
+    paths = [page for file in files for page in pages(file)]
     return paths[: int(min(max_dataset_size, len(paths)))]
 
 
 def walk(folder: str) -> Iterator[str]:
     """Yield the images under `folder`, but not those that a run of this program has written.
 
-    A link back to a folder that we are in is not followed.
+    What is hidden, and files of other kinds, are left out, and counted in one line. A link back to
+    a folder that we are in is not followed.
     """
     left: list[tuple[str, tuple]] = [(folder, ())]  # no recursion: folders may nest deeply
+    left_out: Counter[str] = Counter()
+    root = folder
     while left:
         folder, above = left.pop()
         try:
@@ -64,10 +88,26 @@ def walk(folder: str) -> Iterator[str]:
             continue
         for entry in entries if here not in above else ():
             # is_dir() asks the disk about links only, and fails on a link to itself
-            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+            is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+            if entry.name.startswith(".") or entry.name.lower() in NO_DATA:
+                left_out["hidden folders" if is_folder else "hidden files"] += 1
+            elif is_folder:
                 left.append((entry.path, (*above, here)))
             elif is_image_file(entry.name):
                 yield entry.path
+            else:
+                suffix = os.path.splitext(entry.name)[1].lower()
+                left_out[suffix or "without a suffix"] += 1
+    if left_out:
+        print0(f"{one_line(root)}: {counted(left_out)}")
+
+
+def counted(left_out: Counter[str]) -> str:
+    """A phrase, 12 left out: 10 .heic, 2 .txt; with what could read them."""
+    kinds = [f"{count} {one_line(kind)}" for kind, count in left_out.most_common()]
+    needed = sorted({OPTIONAL[kind] for kind in left_out.keys() & OPTIONAL.keys()})
+    hint = f" (to read them: pip install {' '.join(needed)})" if needed else ""
+    return f"{left_out.total()} left out: {shortened(kinds, 6)}{hint}"
 
 
 def _missing(folder: str) -> str:
@@ -100,10 +140,16 @@ def two_folders(root: str, phase: str) -> tuple[str, str]:
             return folders
     if not os.path.isdir(root):
         raise UserError(_missing(root))
+    alone = [s for s in "AB" if os.path.isdir(os.path.join(root, phase + s))]
+    hint = "".join(
+        f". To translate {phase}{side} alone: test.py --model test --dataroot "
+        f"{os.path.join(root, phase + side)} --model_suffix _{side}"
+        for side in alone
+    )
     raise UserError(
         f"no images for --phase {phase} in --dataroot {root}: looked for {phase}A/ with {phase}B/, "
         f"A/{phase}/ with B/{phase}/, and with --dataset_mode aligned (--model pix2pix) for "
-        f"{phase}/ with A and B side by side; {contents(root)}. Check --dataroot, --phase"
+        f"{phase}/ with A and B side by side; {contents(root)}. Check --dataroot, --phase{hint}"
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from util.errors import UserError, one_line
@@ -29,6 +29,25 @@ ORIENTATION = 0x0112  # the EXIF tag, which TIFF has, too
 # Told by content, not by name. PIL knows more, among them PostScript, which is a program to run.
 FORMATS = ["JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF"]
 ARRAYS = (".npy", ".npz")
+SUFFIXES: tuple[str, ...] = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".ppm",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    *ARRAYS,
+)
+if features.check("avif"):
+    SUFFIXES += (".avif",)
+with contextlib.suppress(ImportError):  # optional
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    FORMATS.append("HEIF")
+    SUFFIXES += (".heic", ".heif")
 PAGE = re.compile(r"(.+)[/\\]page_(\d+)", re.DOTALL)
 NUMBERS = [np.dtype(code) for code in "u1 u2 u4 u8 i1 i2 i4 i8 f2 f4 f8".split()]
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {

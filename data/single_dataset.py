@@ -4,19 +4,22 @@ from argparse import Namespace
 from typing import Any
 
 from data.base_dataset import BaseDataset, Files, input_side
-from data.image_folder import list_images
+from data.image_folder import list_frames
 from data.image_reader import ImageReader
 from data.transforms import get_transform
 
 
 class SingleDataset(BaseDataset):
-    """All images under --dataroot itself, inputs of the generator; --phase plays no part."""
+    """The images under --dataroot, or that file: inputs of the generator. --phase plays no part.
+
+    They come in the order of the numbers in their names, as frames of a film do.
+    """
 
     provides = ("A",)
 
     def __init__(self, opt: Namespace) -> None:
         super().__init__(opt)
-        self.A_paths = list_images(self.root, opt.max_dataset_size)
+        self.A_paths = list_frames(self.root, opt.max_dataset_size)
         self.read = ImageReader(opt, **{input_side(opt): opt.input_nc})
         self.transform = get_transform(opt)
 

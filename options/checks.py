@@ -21,9 +21,10 @@ def problems(opt: argparse.Namespace) -> Iterator[str]:
     yield from _sizes(opt)
     yield from _ranges(opt)
     if not set(model.needs) <= set(dataset.provides):
+        remedy = "choose another" if opt.isTrain else "choose another, or --model test"
         yield (
             f"--model {opt.model} needs images {' and '.join(model.needs)}, and --dataset_mode "
-            f"{opt.dataset_mode} gives {' and '.join(dataset.provides)} only; choose another"
+            f"{opt.dataset_mode} gives {' and '.join(dataset.provides)} only; {remedy}"
         )
     if opt.cache == "ram" and not opt.isTrain:
         yield "--cache ram: testing reads each image once; leave the flag out"
@@ -67,7 +68,8 @@ def _sizes(opt: argparse.Namespace) -> Iterator[str]:
         yield f"--crop_size {opt.crop_size} is larger than --load_size {opt.load_size}; change one"
     flag = "load_size" if opt.preprocess == "scale_width" else "crop_size"
     generator, size = GENERATORS.get(opt.netG), getattr(opt, flag)
-    if generator and opt.preprocess != "none":  # not a plug-in's own generator
+    # not a plug-in's own generator; and testing takes any size
+    if generator and opt.preprocess != "none" and opt.isTrain:
         problem = size_problem(size, size, generator.multiple, generator.minimum)
         if problem:
             yield f"--{flag} {size}: --netG {opt.netG} {problem}; give another size, or --netG"

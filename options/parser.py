@@ -138,6 +138,8 @@ class Parser(argparse.ArgumentParser):
     def accepts(self, dest: str, value: Any) -> bool:
         """Whether `value`, read from a file, is one that `dest` could have."""
         action = self._action(dest)
+        if action is not None and value is None and action.default is None:
+            return True
         parts = value if isinstance(value, list) else [value]
         if action is None or any(range_error(part, self._facts[action]) for part in parts):
             return False

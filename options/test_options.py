@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data import find_dataset_using_name
 from data.kinds import saved_kinds
 from data.outputs import FORMATS
 from options.base_options import BaseOptions, count_or_inf
@@ -47,9 +48,16 @@ class TestOptions(BaseOptions):
 
     def take_saved(self, opt: argparse.Namespace, argv: Sequence[str]) -> None:
         """Make what training saved beside the checkpoint the defaults."""
-        parser, folder = self.parser, checkpoint.folder(opt)
-        saved = read_options(folder, (*NETWORK, *DEFAULTS, "model"), parser.accepts)
-        self.trained_model = saved.pop("model", None)
+        folder = checkpoint.folder(opt)
+        kinds = read_options(folder, ("model", "dataset_mode"), self.parser.accepts)
+        self.trained_model, mode = kinds.get("model"), kinds.get("dataset_mode")
+        of_the_dataset: set[str] = set()
+        if mode and opt.model == self.trained_model:
+            self.parser = self.build_parser([f"--dataset_mode={mode}", *argv])
+            self.parser.set_defaults(dataset_mode=mode)
+            of_the_dataset = self.added_by_dataset(mode)
+        parser = self.parser
+        saved = read_options(folder, (*NETWORK, *DEFAULTS, *of_the_dataset), parser.accepts)
         both = {"input_nc", "output_nc"} <= saved.keys()
         if opt.model == "test" and opt.model_suffix == "_B" and both:  # CycleGAN's B to A
             saved["input_nc"], saved["output_nc"] = saved["output_nc"], saved["input_nc"]
@@ -61,12 +69,23 @@ class TestOptions(BaseOptions):
                 saved[f"value_range_{side}"] = [kind.low, kind.high]
         parser.set_defaults(**saved)
 
+    def added_by_dataset(self, mode: str) -> set[str]:
+        """The names of the options that the dataset of the training has by itself."""
+        parser = Parser(add_help=False)
+        find_dataset_using_name(mode).modify_commandline_options(parser, False)
+        return {action.dest for action in parser._actions}
+
     def finish(self, opt: argparse.Namespace) -> None:
         """In order, uncropped; and no flag may contradict the checkpoint."""
         super().finish(opt)
         if self.load_follows_crop and "load_size" not in self.given:
             opt.load_size = opt.crop_size
         opt.serial_batches, opt.no_flip = True, True
+        if opt.model == "test" and self.trained_model == "colorization":
+            self.problems.append(
+                "--model test: this generator makes colours for a lightness, not images of images; "
+                "use --model colorization"
+            )
         for side in "AB" if "value_range" in self.given else "":
             if f"value_range_{side}" not in self.given:  # but a default, from the training
                 vars(opt)[f"value_range_{side}"] = None

@@ -33,6 +33,7 @@ from data.image_io import split_page  # noqa: E402
 from data.image_reader import ImageReader  # noqa: E402
 from data.kinds import find_kinds, saved_kinds  # noqa: E402
 from data.loader import available_cores, explain_worker_trouble, ignore_signals  # noqa: E402
+from models.networks import GENERATORS, size_problem  # noqa: E402
 from options.parser import Parser  # noqa: E402
 from options.test_options import TestOptions  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
@@ -66,6 +67,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             wanted = opt.num_threads  # testing loads in one process; checking does not
             super().finish(opt)
             opt.num_threads = min(wanted, available_cores())
+            self.fit_what_is_not_given(opt)
+
+        def fit_what_is_not_given(self, opt: argparse.Namespace) -> None:
+            """Sizes and networks that nobody chose must not stop the check."""
+            if "load_size" not in self.given:
+                opt.load_size = max(opt.load_size, opt.crop_size)
+            if "crop_size" not in self.given:
+                opt.crop_size = min(opt.load_size, opt.crop_size)
+            size = opt.load_size if opt.preprocess == "scale_width" else opt.crop_size
+            row = GENERATORS.get(opt.netG)
+            if row and size_problem(size, size, row.multiple, row.minimum):
+                opt.netG = opt.netG if "netG" in self.given else "resnet_9blocks"
 
     return CheckOptions().parse(argv)
 

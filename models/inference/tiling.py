@@ -37,7 +37,7 @@ from models.networks.generators import (
 from util.files import explain_write_errors
 
 IN_MEMORY = 3 << 29  # bytes of one map of features; larger ones wait in a file
-TILE = 768  # the side of as many pixels as a band of a ResNet has
+TILE = 512  # the side of as many pixels as a band of a ResNet has
 WIDTH = 64  # channels that are expected of so many pixels
 OVERLAP = 4  # tiles of a U-Net overlap by a quarter
 PADS = {nn.ReflectionPad2d: "reflect", nn.ReplicationPad2d: "replicate", nn.ZeroPad2d: "constant"}
@@ -56,7 +56,7 @@ class Work:
 
     def parts(self, source: "Source") -> Iterator[tuple[int, int]]:
         """The first and last index of parts of a source, each within `numbers`."""
-        step = max(1, self.numbers // source.read(0, 1).numel())
+        step = max(1, int(self.numbers // source.width()))
         for start in range(0, source.length, step):
             yield start, min(start + step, source.length)
             self.bar.update(min(step, source.length - start) / source.length)
@@ -71,6 +71,10 @@ class Source(ABC):
     @abstractmethod
     def read(self, start: int, stop: int) -> Tensor:
         """Rows as (1, C, stop - start, W), or tiles as (stop - start, C, H, W)."""
+
+    def width(self, *before: float) -> float:
+        """The numbers that it takes to compute a row or a tile, in the widest layer on the way."""
+        return max([float(self.read(0, 1).numel()), *before])
 
 
 @dataclass
@@ -101,6 +105,10 @@ class Mapped(Source):
         """The function of what the sources have there."""
         return self.function(*(source.read(start, stop) for source in self.sources))
 
+    def width(self, *before: float) -> float:
+        """As wide as the widest source."""
+        return super().width(*(source.width() for source in self.sources))
+
 
 @dataclass
 class Padded(Source):
@@ -128,6 +136,10 @@ class Padded(Source):
         if self.mode == "constant" and not torch.equal(inside, rows):
             found = found * (inside == rows).to(found)[:, None]
         return _widened(found, left, right, self.mode) if left or right else found
+
+    def width(self, *before: float) -> float:
+        """As wide as the source, or a little wider."""
+        return super().width(self.source.width())
 
 
 def _widened(x: Tensor, left: int, right: int, mode: str) -> Tensor:
@@ -157,6 +169,10 @@ class Convolved(Source):
             return self.layer(rows.contiguous(memory_format=torch.channels_last))  # faster there
         return F.conv2d(rows, self.layer.weight, self.layer.bias, self.layer.stride)
 
+    def width(self, *before: float) -> float:
+        """A row takes as many rows of the source as the stride."""
+        return super().width(self.source.width() * self.stride)
+
 
 @dataclass
 class Upsampled(Source):
@@ -181,6 +197,10 @@ class Upsampled(Source):
         source = self.source.read(first, last)
         rows = F.conv_transpose2d(source, weight, bias, self.layer.stride, *across)
         return rows[:, :, start - first * self.stride : stop - first * self.stride]
+
+    def width(self, *before: float) -> float:
+        """A row takes a part of a row of the source."""
+        return super().width(self.source.width() / self.stride)
 
 
 class Statistics:
@@ -333,8 +353,9 @@ def translate_in_bands(net: ResnetGenerator, image: Tensor, work: Work) -> Tenso
     layers = list(net.model)
     for place, layer in enumerate(layers):
         if isinstance(layer, ResnetBlock):
-            x = source if isinstance(source, Kept) else Kept(source, work, counted=False)
-            source = _add_block(layer, x)
+            if not isinstance(source, Kept):
+                source = Kept(source, work, counted=False)
+            _add_block(layer, source)
         elif isinstance(layer, _NormBase) and _is_worth_keeping(layers, place):
             source = normalized(Kept(source, work), layer, work)
         else:
@@ -363,7 +384,7 @@ def _after(layer: nn.Module, source: Source, work: Work) -> Source:
     return normalized(source, layer, work)
 
 
-def _add_block(block: ResnetBlock, x: Kept) -> Kept:
+def _add_block(block: ResnetBlock, x: Kept) -> None:
     """X + F(x), in the place of x; the two convolutions are computed once."""
     layers = list(block.conv_block)
     first, second = (i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
@@ -373,7 +394,6 @@ def _add_block(block: ResnetBlock, x: Kept) -> Kept:
     total = Mapped(torch.add, [x, through(layers[second + 1 :], inner)])
     for start, stop in x.work.parts(total):
         x.write(start, total.read(start, stop))
-    return x
 
 
 def _through(layers: Iterable[nn.Module], source: Source, work: Work) -> Source:

@@ -127,10 +127,11 @@ class Checks(Dataset[list[Seen]]):
 def network_misfit(opt: Namespace, size: Size, phase: str) -> str | None:
     """Why the networks cannot take images of this size; those of a plug-in take any."""
     needs = []  # of each network: its flag, and what `size_problem` asks for
-    if opt.netG in GENERATORS:
+    trained = opt.isTrain and phase == opt.phase  # testing takes any size
+    if trained and opt.netG in GENERATORS:
         row = GENERATORS[opt.netG]
         needs.append((f"--netG {opt.netG}", row.multiple, row.minimum))
-    if opt.isTrain and phase == opt.phase and opt.netD in DISCRIMINATORS:
+    if trained and opt.netD in DISCRIMINATORS:
         least = DISCRIMINATORS[opt.netD].minimum(opt.n_layers_D)
         needs.append((f"--netD {opt.netD}", 1, least))
     for flag, multiple, least in needs:

@@ -387,7 +387,7 @@ MISTAKES = [
     ("unaligned", only_trainA, ["trainA/ with trainB/", "holds trainA", "--phase"]),
     ("single", lambda root: root / "nowhere", ["no folder", "nowhere"]),
     ("single", lambda root: root, ["has no image", "holds nothing", ".webp"]),
-    ("single", a_file, ["photo.png is a file", "--dataroot"]),
+    ("single", a_file, ["photo.png", "known format"]),
     ("single", lambda root: root / "a" / "b", ["no folder", "a/b", "holds nothing"]),
     ("colorization", only_trainA, ["no folder", "holds trainA", "--phase"]),
 ]

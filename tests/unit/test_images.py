@@ -11,6 +11,7 @@ from PIL import Image
 from small_datasets import saved, write
 from torchrun import ROOT
 
+from data import image_folder, image_io
 from data.image_folder import IMG_EXTENSIONS, default_loader, load_image, make_dataset
 from util.errors import UserError
 
@@ -57,6 +58,51 @@ def test_missing_folder_lists_what_is_there(tmp_path):
     message = str(error.value)
     assert f"no folder {tmp_path}/facade/train" in message
     assert f"{tmp_path} holds facades, maps" in message and "--dataroot" in message
+
+
+@pytest.mark.parametrize("folder", [".hidden/set", "set"])
+def test_what_is_no_data_is_left_out_and_counted(tmp_path, capsys, folder):
+    """Below the folder: the folder itself may be hidden."""
+    root = tmp_path / folder
+    hidden = [".ipynb_checkpoints", ".Trash-1000/files", ".thumbnails", "sub/@eaDir", "__MACOSX"]
+    for name in ("a.png", "sub/b.png", *(f"{name}/x.png" for name in hidden), ".c.png"):
+        write(root / name, RED)
+    for name in ("notes.txt", "sub/other.TXT", "photo.psd", "LICENSE"):
+        (root / name).touch()
+    assert relative(make_dataset(str(root)), root) == ["a.png", "sub/b.png"]
+    (line,) = capsys.readouterr().out.splitlines()
+    for part in (str(root), "10 left out", "5 hidden folders", "2 .txt", "1 .psd", "1 hidden file"):
+        assert part in line
+    make_dataset(str(root / "sub" / "@eaDir"))
+    assert capsys.readouterr().out == ""
+
+
+def test_files_that_a_library_could_read_name_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(image_folder, "SUFFIXES", (".png",))
+    write(tmp_path / "a.png", RED)
+    (tmp_path / "b.HEIC").touch()
+    make_dataset(str(tmp_path))
+    assert "1 .heic" in (line := capsys.readouterr().out) and "pip install pillow-heif" in line
+
+
+def test_heic_and_avif_are_read_where_pillow_can(tmp_path):
+    pytest.importorskip("pillow_heif", reason="pip install pillow-heif")
+    image = Image.new("RGB", (64, 64), RED)
+    for suffix in ("heic", "avif"):
+        if f".{suffix}" in image_io.SUFFIXES:
+            image.save(tmp_path / f"a.{suffix}", quality=100)
+            found = np.asarray(load_image(str(tmp_path / f"a.{suffix}"))).astype(int)
+            assert abs(found - RED).max() < 6
+    assert len(make_dataset(str(tmp_path))) >= 1
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path):
+    names = ["f1.png", "f2.png", "f10.png", "g/1_2.png", "g/1_10.png", "g/01_3.png"]
+    for name in names:
+        write(tmp_path / name, RED)
+    assert relative(image_folder.list_frames(str(tmp_path)), tmp_path) == names
+    assert relative(image_folder.list_frames(str(tmp_path), 2), tmp_path) == names[:2]
+    assert image_folder.list_frames(str(tmp_path / "f1.png")) == [str(tmp_path / "f1.png")]
 
 
 # --- reading files

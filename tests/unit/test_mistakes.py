@@ -223,7 +223,7 @@ def pair_of_one_column(tmp):
 
 def images_of_an_unknown_kind(tmp):
     (tmp / "train").mkdir()
-    (tmp / "train" / "photo.heic").write_text("")
+    (tmp / "train" / "photo.psd").write_text("")
     return train_on(tmp)
 
 
@@ -417,7 +417,7 @@ MISTAKES = [
     (drawing_with_the_name_of_a_photo, "2.png", "replace it"),
     (decompression_bomb, "2.png", "make it smaller"),
     (pair_of_one_column, "2.png", "side by side"),
-    (images_of_an_unknown_kind, "photo.heic", ".png"),
+    (images_of_an_unknown_kind, "photo.psd", ".png"),
     (pipe_among_the_images, "2.png", "pipe"),
     (half_a_state, "latest_train_state.pth", "remove"),
     (empty_state, "latest_train_state.pth", "remove"),

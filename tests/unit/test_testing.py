@@ -13,6 +13,7 @@ from PIL import Image
 import test
 import train
 from models import networks
+from util.errors import UserError
 
 DATA = {"pix2pix": "aligned", "cycle_gan": "unaligned", "colorization": "aligned"}
 
@@ -126,6 +127,82 @@ def test_equal_stems_do_not_overwrite_each_other(here, tmp_path):
     found = sorted(str(p.relative_to(folder)) for p in folder.rglob("*_fake.png"))
     assert found == ["a/1_2_fake.png", "a/1_fake.png", "b/1_fake.png", "c/1_fake.png"]
     assert sorted(re.findall(r'src="images/([\w/]+_fake.png)"', page_text())) == found
+
+
+def saved_run(kind="pix2pix", suffixes=("",), **options):
+    """A checkpoint as training leaves it, with random weights."""
+    folder = Path("checkpoints/n")
+    folder.mkdir(parents=True)
+    net = networks.define_G(3, 3, 4, "resnet_6blocks", "instance")
+    for suffix in suffixes:
+        torch.save(net.state_dict(), folder / f"latest_net_G{suffix}.pth")
+    saved = {"model": kind, "ngf": 4, "netG": "resnet_6blocks", "norm": "instance"}
+    saved |= {"no_dropout": True, "crop_size": 32, "input_nc": 3, "output_nc": 3}
+    (folder / "train_opt.json").write_text(json.dumps(saved | options))
+    return ["--name", "n", "--gpu_ids", "-1"]
+
+
+def test_one_photo_comes_back_in_its_own_size_or_is_said_to_be_smaller(here, tmp_path, capsys):
+    write_images(tmp_path / "set", 1, width=90, height=71)
+    photo = tmp_path / "set" / "1.png"
+    argv = ["--dataroot", str(photo), *saved_run()]
+    test.main(argv)
+    assert Image.open("results/n/test_latest/images/1_fake.png").size == (32, 32)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "--preprocess none" in x]
+    assert "90x71" in line and "32x32" in line
+    test.main([*argv, "--preprocess", "none"])
+    assert Image.open("results/n/test_latest/images/1_fake.png").size == (90, 71)
+    assert "scaled" not in capsys.readouterr().out
+    test.main([*argv, "--preprocess", "none", "--tile", "16"])
+    tiled = np.asarray(Image.open("results/n/test_latest/images/1_fake.png"))
+    test.main([*argv, "--preprocess", "none", "--tile", "0"])
+    whole = np.asarray(Image.open("results/n/test_latest/images/1_fake.png"))
+    assert abs(tiled.astype(int) - whole).max() <= 1 and tiled.std() > 0
+
+
+@pytest.mark.parametrize("there, asked, hint", [
+    (("_A", "_B"), "", "--model_suffix _A or give --model_suffix _B"),
+    (("",), "_A", "leave --model_suffix out"),
+])  # fmt: skip
+def test_the_generators_that_are_there_are_named(here, tmp_path, there, asked, hint):
+    write_images(tmp_path / "set", 1)
+    argv = ["--dataroot", str(tmp_path / "set"), *saved_run("cycle_gan", there)]
+    with pytest.raises(UserError, match=hint):
+        test.main([*argv, "--model_suffix", asked])
+
+
+def test_one_side_alone_is_sent_to_the_model_test(here, tmp_path):
+    write_images(tmp_path / "set" / "testA", 1)
+    argv = ["--dataroot", str(tmp_path / "set"), *saved_run("cycle_gan", ("_A", "_B"))]
+    with pytest.raises(UserError) as error:
+        test.main([*argv, "--model", "cycle_gan"])
+    assert f"--model test --dataroot {tmp_path}/set/testA --model_suffix _A" in str(error.value)
+    test.main(["--dataroot", str(tmp_path / "set" / "testA"), *argv[2:], "--model_suffix", "_A"])
+
+
+@pytest.mark.parametrize("run, argv, hint", [
+    ("colorization", [], "--model colorization"),
+    ("pix2pix", ["--model", "pix2pix", "--dataset_mode", "single"], "--model test"),
+])  # fmt: skip
+def test_models_that_do_not_fit_name_the_one_that_does(here, tmp_path, capsys, run, argv, hint):
+    write_images(tmp_path / "set", 1)
+    with pytest.raises(SystemExit):
+        test.main(["--dataroot", str(tmp_path / "set"), *saved_run(run), *argv])
+    assert hint in capsys.readouterr().err
+
+
+def test_the_dataset_of_the_training_is_remembered_with_its_options(here, tmp_path):
+    write_images(tmp_path / "set" / "test", 2)
+    argv = ["--dataroot", str(tmp_path / "set")]
+    argv += saved_run(dataset_mode="template", hole_size=0.75, value_range_A=None)
+    test.main([*argv, "--model", "pix2pix"])
+    saved = json.loads(Path("results/n/test_latest/test_opt.json").read_text())
+    assert (saved["dataset_mode"], saved["hole_size"]) == ("template", 0.75)
+    holed = np.asarray(Image.open("results/n/test_latest/images/1_real_A.png"))
+    assert (holed == 128).all(-1).sum() == 24 * 24
+    test.main([*argv, "--model", "pix2pix", "--hole_size", "0.5"])
+    saved = json.loads(Path("results/n/test_latest/test_opt.json").read_text())
+    assert saved["hole_size"] == 0.5
 
 
 def page_text():

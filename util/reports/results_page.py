@@ -20,7 +20,7 @@ from util.background import Background
 from util.devices import HostCopy
 from util.distributed import NoOp, print0
 from util.errors import UserError, one_line
-from util.files import atomic_write, explain_write_errors
+from util.files import atomic_write, explain_write_errors, remove_unfinished
 from util.reports import html
 from util.reports.wandb_log import WandbLog
 from util.util import save_image, to_uint8
@@ -189,6 +189,7 @@ class OwnFiles(ExitStack):
                 if not path.is_absolute() and ".." not in path.parts:
                     (folder / path).unlink(missing_ok=True)
             for path in sorted({p for name in names for p in PurePath(name).parents}, reverse=True):
+                remove_unfinished(folder / path)
                 with suppress(OSError):
                     (folder / path).rmdir()
 
