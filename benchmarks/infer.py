@@ -3,6 +3,7 @@
     python benchmarks/infer.py
     python benchmarks/infer.py --only unet --rounds 7
     python benchmarks/infer.py --device cuda
+    python benchmarks/infer.py --large
 
 The plain loop is the textbook: batch 1, float32, torch's own layers; read, translate, save, one
 image after the other. Both sides build the network and load its weights in every run; starting
@@ -16,6 +17,7 @@ computed does not depend on them, how well an image compresses does a little.
 from functools import partial
 
 import harness
+import large
 import numpy as np
 import torch
 from PIL import Image
@@ -64,8 +66,13 @@ def main() -> None:
     """Measure every network and print its table."""
     parser = harness.parser(__doc__, 3, NETWORKS)
     parser.add_argument("--images", type=int, help="of a run, in place of the network's number")
+    parser.add_argument("--large", action="store_true", help="one large image, see large.py")
+    parser.add_argument("--sizes", nargs="+", default=large.SIZES, help="with --large")
     args = parser.parse_args()
     harness.start(parser, args)
+    if args.large:
+        large.main(args.sizes, args.rounds)
+        return
     place = ["--gpu_ids", "-1" if args.device == "cpu" else "0"]
     for name in args.only:
         images = args.images or NETWORKS[name].images * (8 if args.device == "cuda" else 1)
