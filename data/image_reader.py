@@ -20,10 +20,11 @@ Range = tuple[float, float]
 class Side(NamedTuple):
     """One of the images that a sample is made of, as the options want it."""
 
-    name: str  # "A" or "B"
+    name: str  # "A" or "B", or another that no option knows
     channels: int
     value_range: Range | None  # what becomes [-1, 1]; None: all that 8 or 16 bits can hold
-    flag: str  # the option that says how many channels
+    channels_flag: str  # the option that says how many channels; "" if none does
+    range_flag: str
 
 
 class ImageReader:
@@ -89,8 +90,11 @@ class ImageReader:
 def _side(opt: Namespace, name: str, channels: int) -> Side:
     """What the options say of A or B."""
     values = getattr(opt, f"value_range_{name}", None) or getattr(opt, "value_range", None)
-    flag = "input_nc" if (name == "A") == (opt.direction == "AtoB") else "output_nc"
-    return Side(name, channels, values and (values[0], values[1]), f"--{flag}")
+    value_range = values and (values[0], values[1])
+    if name not in ("A", "B"):
+        return Side(name, channels, value_range, "", "--value_range")
+    flag = "--input_nc" if (name == "A") == (opt.direction == "AtoB") else "--output_nc"
+    return Side(name, channels, value_range, flag, f"--value_range_{name}")
 
 
 def size_of(image: Pixels) -> tuple[int, int]:
@@ -126,9 +130,11 @@ def with_channels(image: AnyImage, side: Side, path: str) -> AnyImage:
 def channels_problem(path: str, count: int, side: Side) -> str:
     """Say that a file has other channels than the networks."""
     channels = "1 channel" if count == 1 else f"{count} channels"
+    if not side.channels_flag:
+        return f"{one_line(path)} has {channels}, and {side.channels} are needed; convert it"
     return (
-        f"{one_line(path)} has {channels}, and {side.flag} {side.channels} asks for "
-        f"{side.channels}; give {side.flag} {count}, or convert the files of {side.name}"
+        f"{one_line(path)} has {channels}, and {side.channels_flag} {side.channels} asks for "
+        f"{side.channels}; give {side.channels_flag} {count}, or convert the files of {side.name}"
     )
 
 
@@ -143,7 +149,7 @@ def to_unit(array: np.ndarray, side: Side, path: str) -> torch.Tensor:
         raise UserError(
             f"{one_line(path)} holds {described(array.dtype, array.shape[2])}, from {low:.9g} to "
             f"{high:.9g}: say which range becomes black to white, the same for all files: "
-            f"--value_range_{side.name} {low:.9g} {high:.9g}"
+            f"{side.range_flag} {low:.9g} {high:.9g}"
         )
     low, high = values
     exact = np.float64 if array.dtype.itemsize >= 4 else np.float32  # which has 24 bits

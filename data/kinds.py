@@ -52,11 +52,18 @@ class Kind:
 
     def values(self, images: Tensor) -> Tensor:
         """Images in [-1, 1] as values of this kind, in its type, rounded where it is whole."""
-        whole = np.dtype(self.dtype).kind in "iu"
-        exact = images.detach().double() if np.dtype(self.dtype).itemsize >= 4 else images.detach()
-        values = exact.float() if exact.dtype == torch.bfloat16 else exact
-        values = (values.nan_to_num().clamp(-1, 1) + 1) / 2 * (self.high - self.low) + self.low
-        return (values.round() if whole else values).to(getattr(torch, self.dtype))
+        dtype = np.dtype(self.dtype)
+        images = images.detach()
+        if dtype != np.uint8:  # few devices know the other types
+            images = images.cpu()
+        exact = images.double() if dtype.itemsize >= 4 else images.float()
+        values = (exact.nan_to_num().clamp(-1, 1) + 1) / 2 * (self.high - self.low) + self.low
+        if dtype.kind in "iu":  # a range may be wider than the type
+            limits = np.iinfo(dtype)
+            most = float(limits.max)  # of 64 bits this is one too many
+            most = most if dtype.itemsize < 8 else np.nextafter(most, 0)
+            values = values.round().clamp(limits.min, most)
+        return values.to(getattr(torch, self.dtype))
 
 
 Kinds = Mapping[str, Kind]  # by side, "A" or "B"
@@ -122,7 +129,7 @@ class Sample:
         """Why it is not known which values are black and white."""
         if self.side.value_range or not self.extremes:
             return []
-        flag = f"--value_range_{self.side.name}"
+        flag = self.side.range_flag
         low, high = self.seen
         unknown = sorted(self.types.keys() - FULL_RANGE.keys())
         if unknown:

@@ -101,7 +101,8 @@ class Outputs:
             start = os.path.join(root, folder, "")
             if path.startswith(start):
                 name = PurePath(path[len(start) :])
-                return str(name.with_suffix("")) if name.suffix and name.stem else str(name)
+                if ".." not in name.parts:
+                    return str(name.with_suffix(""))
         return PurePath(path).stem
 
 

@@ -116,7 +116,8 @@ def reflected(x: Tensor, height: int, width: int) -> Tensor:
 def available_memory(device: torch.device) -> int | None:
     """Bytes that can still be taken; None where nobody says."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     found = []
     with suppress(OSError, ValueError, StopIteration):  # not on Linux
         with open("/proc/meminfo", encoding="ascii") as lines:
