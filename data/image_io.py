@@ -18,14 +18,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from data import tiff
+from data.tiff import ORIENTATION
 from util.errors import UserError, one_line
 from util.files import atomic_write, explain_write_errors
 
 Pixels = Image.Image | np.ndarray  # modes L, LA, RGB, RGBA; or (H, W, C)
 
-ORIENTATION = 0x0112  # the EXIF tag, which TIFF has, too
 # Told by content, not by name. PIL knows more, among them PostScript, which is a program to run.
 FORMATS = ["JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF"]
 ARRAYS = (".npy", ".npz")
@@ -135,24 +135,26 @@ def _opened(path: str) -> Iterator[tuple[Callable[[], Pixels], Header]]:
         if file.lower().endswith(ARRAYS):
             array = _array(file, page)
             height, width, channels = array.shape
-            yield (
-                lambda: np.ascontiguousarray(array),
-                Header((width, height), channels, array.dtype),
-            )
+            header = Header((width, height), channels, array.dtype)
+            _check_pixels(header)
+            yield functools.partial(np.ascontiguousarray, array), header
             return
         with open(file, "rb") as stream:
             start = stream.read(32)
-            tiff = _directories(stream)[page] if _is_tiff(start) else None
-        if tiff and tiff.needs_tifffile():
-            yield functools.partial(tiff.read, file), tiff.header()
+        tags = tiff.directories(file)[page] if tiff.is_tiff(start) else None
+        if tags and tags.needs_tifffile():
+            header = Header(tags.size, tags.channels, tags.dtype, tags.alpha)
+            _check_pixels(header)
+            yield functools.partial(tags.read, file), header
         elif start[:4] == b"\x89PNG" and start[24:25] == b"\x10" and start[25] in SIXTEEN_BIT:
             width, height = struct.unpack(">II", start[16:24])
             channels = SIXTEEN_BIT[start[25]]
             header = Header((width, height), channels, np.dtype("u2"), alpha=channels % 2 == 0)
+            _check_pixels(header)
             yield functools.partial(_sixteen_bit_png, file, channels), header
         else:
-            with _pillow(file, tiff.number if tiff else 0) as image:
-                dtype = tiff.dtype if tiff else np.dtype("f4" if image.mode == "F" else "u2")
+            with _pillow(file, tags.number if tags else 0) as image:
+                dtype = tags.dtype if tags else np.dtype("f4" if image.mode == "F" else "u2")
                 yield functools.partial(_decoded, image, dtype), _pillow_header(image, dtype)
     except UserError:
         raise
@@ -263,146 +265,21 @@ def _write_png(file: BinaryIO, array: np.ndarray) -> None:
         file.write(struct.pack(">I", zlib.crc32(name + data)))
 
 
-# --- TIFF: Pillow reads some kinds exactly, tifffile the others
-
-SIZE, BITS, COMPRESSION, PHOTOMETRIC = (256, 257), 258, 259, 262  # tags of TIFF 6.0
-SAMPLES, PLANAR, EXTRA, FORMAT, SUBFILE = 277, 284, 338, 339, 254
-KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
-
-
-def _is_tiff(start: bytes) -> bool:
-    return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def _directories(stream: BinaryIO) -> "list[Tiff]":
-    """The images in a TIFF, without its thumbnails, overviews and masks."""
-    stream.seek(0)
-    head = stream.read(8)
-    head += stream.read(8) if head[2:4] in (b"+\0", b"\0+") else b""
-    places = {ImageFileDirectory_v2(head).next: 0}
-    found: list[Tiff] = []
-    while place := list(places)[-1]:
-        tags = ImageFileDirectory_v2(head)
-        stream.seek(place)
-        tags.load(stream)
-        if not tags.get(SUBFILE, 0) & 5:  # bit 0: reduced in size; bit 2: a mask
-            found.append(Tiff(tags, len(places) - 1))
-        if tags.next in places:  # a loop
-            break
-        places[tags.next] = 0
-    return found
-
-
-class Tiff:
-    """What the tags of one image in a TIFF say of its pixels."""
-
-    def __init__(self, tags: ImageFileDirectory_v2, number: int) -> None:
-        self.tags, self.number = tags, number  # among all images of the file
-        self.size = int(tags[SIZE[0]]), int(tags[SIZE[1]])
-        bits = tags.get(BITS, (1,))
-        self.bits = max(bits if isinstance(bits, tuple) else (bits,))
-        self.channels = int(tags.get(SAMPLES, 1))
-        self.planar = tags.get(PLANAR, 1) == 2
-        kind = tags.get(FORMAT, (1,))
-        self.format = kind[0] if isinstance(kind, tuple) else kind
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The type of number that holds one value."""
-        size = next((size for size in (1, 2, 4, 8) if self.bits <= 8 * size), 8)
-        try:
-            return np.dtype(f"{KINDS[self.format]}{size}")
-        except (KeyError, TypeError):
-            raise OSError(f"it holds {self}, which is no image") from None
-
-    @property
-    def alpha(self) -> bool:
-        """Whether the last channel is transparency: only if the file says so."""
-        extra = self.tags.get(EXTRA, ())
-        extra = extra if isinstance(extra, tuple) else (extra,)
-        return self.channels in (2, 4) and len(extra) == 1 and extra[0] in (1, 2)
-
-    def needs_tifffile(self) -> bool:
-        """Whether Pillow cannot read it, or would not read it exactly."""
-        plain, photometric = self.dtype.str[1:], self.tags.get(PHOTOMETRIC, 1)
-        if self.channels == 1:
-            return plain not in ("u1", "u2", "i2", "i4", "f4") or (plain == "u2" and self.bits < 12)
-        if plain != "u1" or self.bits != 8:
-            return True
-        colours = {2: 3, 5: 4, 6: 3, 8: 3, 1: 1, 0: 1}.get(photometric, 0)
-        return self.channels != colours + self.alpha or (self.planar and photometric != 2)
-
-    def header(self) -> Header:
-        """Its size, channels and type."""
-        return Header(self.size, self.channels, self.dtype, self.alpha)
-
-    def read(self, file: str) -> np.ndarray:
-        """The pixels, (H, W, C), by tifffile."""
-        _check_pixels(*self.size)
-        try:
-            import tifffile
-        except ImportError:
-            raise UserError(
-                f"{one_line(file)} is a TIFF with {self}, which needs tifffile to be read: "
-                "pip install tifffile imagecodecs"
-            ) from None
-        with tifffile.TiffFile(file) as tiff:
-            try:
-                array = tiff.pages[self.number].asarray()
-            except ValueError as error:
-                if "imagecodecs" not in str(error):
-                    raise
-                raise UserError(
-                    f"{one_line(file)} is a TIFF with {self}, which needs imagecodecs to be read: "
-                    "pip install imagecodecs"
-                ) from None
-        width, height = self.size
-        shape = (self.channels, height, width) if self.planar else (height, width, self.channels)
-        if array.dtype != self.dtype or not array.size:
-            raise OSError(f"it holds {array.dtype} values of {array.shape}, its tags say {self}")
-        array = array.reshape(shape)
-        array = np.moveaxis(array, 0, -1) if self.planar and self.channels > 1 else array
-        return np.ascontiguousarray(_upright(array, self.tags.get(ORIENTATION, 1)))
-
-    def __str__(self) -> str:
-        kind = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
-        packing = int(self.tags.get(COMPRESSION, 1))
-        return (
-            f"{self.bits}-bit {kind.get(self.format, 'unknown')} values in {self.channels} "
-            f"channel{'' if self.channels == 1 else 's'}{', planar' * self.planar}, "
-            f"{COMPRESSIONS.get(packing, f'compression {packing}')}"
-        )
-
-
-COMPRESSIONS = {
-    1: "uncompressed", 2: "CCITT", 3: "fax", 4: "fax", 5: "LZW", 6: "old JPEG", 7: "JPEG",
-    8: "deflate", 32773: "PackBits", 32946: "deflate", 34712: "JPEG 2000", 34887: "LERC",
-    34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL",
-}  # fmt: skip
-
-
-def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo what the orientation tag, 1 to 8, says; (H, W, C)."""
-    if orientation >= 5:
-        array = array.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return array[::-1] if orientation in (3, 4, 7, 8) else array
-
-
 # --- NPY and NPZ
 
 
 def _array(file: str, page: int) -> np.ndarray:
     """The array of an NPY file, or number `page` of an NPZ file, as (H, W, C)."""
     loaded = np.load(file, mmap_mode="r", allow_pickle=False)
-    array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[page]]
+    if not isinstance(loaded, np.ndarray):
+        with loaded:
+            loaded = loaded[loaded.files[page]]
+    array = loaded
     array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or not array.size:
         raise OSError(
             f"its shape is {array.shape}, not (height, width) or (height, width, channels)"
         )
-    _check_pixels(array.shape[1], array.shape[0])
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.newbyteorder("=") not in NUMBERS:
@@ -414,15 +291,17 @@ def _page_count(file: str) -> int:
     suffix = os.path.splitext(file)[1].lower()
     if suffix in (".tif", ".tiff"):
         with open(file, "rb") as stream:
-            return len(_directories(stream)) if _is_tiff(stream.read(4)) else 1
+            start = stream.read(4)
+        return len(tiff.directories(file)) if tiff.is_tiff(start) else 1
     if suffix == ".npz":
         with np.load(file, allow_pickle=False) as arrays:
             return len(arrays.files)
     return 1
 
 
-def _check_pixels(width: int, height: int) -> None:
+def _check_pixels(header: Header) -> None:
     """The limit that Pillow has, for what it does not read."""
+    width, height = header.size
     most = 2 * (Image.MAX_IMAGE_PIXELS or width * height)
     if width * height > most:
         raise Image.DecompressionBombError(
@@ -447,8 +326,8 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray, remedy: str = "
     with explain_write_errors(path, remedy), atomic_write(path) as file:
         if suffix == ".npy":
             np.save(file, plain)
-        elif suffix in (".tif", ".tiff") and not _pillow_writes(array.dtype, array.shape[2]):
-            _write_tiff(file, plain)
+        elif suffix in (".tif", ".tiff") and not tiff.pillow_writes(array.dtype, array.shape[2]):
+            tiff.write(file, plain)
         elif suffix == ".png" and array.dtype == np.uint16 and array.shape[2] > 1:
             _write_png(file, array)
         else:
@@ -471,7 +350,7 @@ def can_hold(suffix: str, dtype: np.dtype, channels: int) -> bool:
 
 def writing_problem(suffix: str, dtype: np.dtype, channels: int) -> str | None:
     """Why files of this kind cannot be written here, as a sentence; None if they can."""
-    if suffix in (".tif", ".tiff") and not _pillow_writes(dtype, channels):
+    if suffix in (".tif", ".tiff") and not tiff.pillow_writes(dtype, channels):
         try:
             import tifffile  # noqa: F401
         except ImportError:
@@ -480,19 +359,3 @@ def writing_problem(suffix: str, dtype: np.dtype, channels: int) -> str | None:
                 "or use --format npy"
             )
     return None
-
-
-def _pillow_writes(dtype: np.dtype, channels: int) -> bool:
-    """Whether Pillow writes such a TIFF exactly."""
-    return (channels in (1, 3) and dtype == np.uint8) or (
-        channels == 1 and dtype in (np.uint16, np.int32, np.float32)
-    )
-
-
-def _write_tiff(file: BinaryIO, array: np.ndarray) -> None:
-    import tifffile
-
-    colour = "rgb" if array.ndim == 3 and array.shape[2] == 3 else "minisblack"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tifffile.imwrite(file, array, photometric=colour, planarconfig="contig", metadata=None)

@@ -97,7 +97,7 @@ def test_heic_and_avif_are_read_where_pillow_can(tmp_path):
 
 
 def test_frames_come_in_the_order_of_their_numbers(tmp_path):
-    names = ["f1.png", "f2.png", "f10.png", "g/1_2.png", "g/1_10.png", "g/01_3.png"]
+    names = ["f1.png", "f2.png", "f10.png", "g/1_2.png", "g/01_3.png", "g/1_10.png"]
     for name in names:
         write(tmp_path / name, RED)
     assert relative(image_folder.list_frames(str(tmp_path)), tmp_path) == names
