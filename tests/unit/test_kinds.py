@@ -389,6 +389,14 @@ def test_a_range_beyond_the_type_does_not_wrap_around():
         assert limits.max - 1024 <= most <= limits.max
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", TYPES)
+def test_values_of_images_on_a_gpu(dtype):
+    images = torch.linspace(-1, 1, 99)
+    kind = kinds.Kind(np.dtype(dtype).name, 1.0, 100.0)
+    assert torch.equal(kind.values(images.cuda()).cpu(), kind.values(images))
+
+
 def test_a_format_that_cannot_hold_the_channels_is_refused():
     opt = Namespace(format="jpg", direction="AtoB", dataroot="x", phase="test")
     with pytest.raises(UserError, match="--format jpg.*5 channels.*npy"):

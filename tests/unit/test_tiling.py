@@ -239,3 +239,13 @@ def test_another_network_is_not_tiled_and_that_is_said(capsys):
     net = nn.Conv2d(3, 3, 1)
     take_any_size([net], 256, 128)
     assert "Conv2d" in capsys.readouterr().out and net(torch.zeros(1, 3, 9, 7)).shape[2:] == (9, 7)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_bands_and_tiles_on_a_gpu(where):
+    net, image = generator().cuda(), noise(67, 45).cuda()
+    with torch.no_grad():
+        assert (in_bands(net, image, 900) - net(image)).abs().max() < EXACT
+        on_cpu = translate_in_tiles(unet(), noise(128, 200), 128, Work(1000))
+        on_gpu = translate_in_tiles(unet().cuda(), noise(128, 200).cuda(), 128, Work(1000))
+        assert (on_gpu.cpu() - on_cpu).abs().max() < 1e-7
