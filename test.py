@@ -70,13 +70,13 @@ def test_images(model: BaseModel, loader: Loader, opt: Namespace, folder: Path) 
     images = on_device(itertools.islice(loader, count), opt.device)
     bar = tqdm(total=count, unit="image", disable=not sys.stderr.isatty())
     with Results(opt, folder, Outputs(opt, loader.kinds, loader.trained_kinds)) as results, bar:
-        if not opt.only_output:
-            save_options(opt, folder)
         for batch in image_batches(model, images, opt.batch_size, opt.compile):
             model.set_input(batch)
             model.test()
             results.add(model.get_image_paths(), model.get_current_visuals())
             bar.update(len(model.get_image_paths()))
+        if not opt.only_output:
+            save_options(opt, folder)
     return count
 
 

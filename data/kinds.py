@@ -166,8 +166,8 @@ class Sample:
         return lines
 
     def kind(self) -> Kind:
-        """What the images are, where they differ by most of them."""
-        dtype = self.types.most_common(1)[0][0]
+        """What the images are; where their types differ, the widest, which holds the others."""
+        dtype = max(self.types, key=lambda name: (np.dtype(name).itemsize, self.types[name]))
         low, high = self.side.value_range or FULL_RANGE.get(dtype, (0.0, 255.0))
         suffixes = Counter(Path(split_page(path)[0]).suffix.lower() for path in self.headers)
         shown = (-1.0, 1.0)

@@ -60,11 +60,12 @@ class Outputs:
 
     def _choose(self, visual: str, channels: int) -> FileFormat:
         kind = self.kind(visual)
-        dtype = np.dtype(kind.dtype)
-        if self.opt.format:
-            return self._as_asked(visual, kind, channels)
+        choose = self._as_asked if self.opt.format else self._as_trained
+        return choose(visual, kind, channels)
+
+    def _as_trained(self, visual: str, kind: Kind, channels: int) -> FileFormat:
         suffix = _usual_suffix(kind, channels)
-        if problem := writing_problem(suffix, dtype, channels):
+        if problem := writing_problem(suffix, np.dtype(kind.dtype), channels):
             raise UserError(f"{visual}: {problem}")
         return FileFormat(_standard(kind), suffix)
 
@@ -80,6 +81,8 @@ class Outputs:
                 if problem := writing_problem(suffix, np.dtype(other.dtype), channels):
                     raise UserError(f"{visual}: {problem}")
                 return FileFormat(other, suffix)
+        if visual.startswith("real"):
+            return self._as_trained(visual, kind, channels)
         raise UserError(
             f"--format {self.opt.format} cannot hold {described(np.dtype(kind.dtype), channels)}, "
             f"as {visual} has; use --format tif or npy"

@@ -487,7 +487,7 @@ def test_a_shift_of_a_ct_slice_comes_back_in_hounsfield_units(here, tmp_path, mo
         assert abs(found - expected[::-1, :, 0] - 100.0).max() < 0.01 * 2000
 
 
-def test_a_folder_of_results_holds_one_test(here, tmp_path):
+def test_a_folder_of_results_holds_one_test(here, tmp_path, monkeypatch):
     arrays = [noise("u1", 3, 32, 32), noise("u1", 3, 32, 32)]
     root = two_folders(tmp_path / "d", arrays, suffix=".png")
     argv = ["--dataroot", str(root), "--model", "pix2pix", "--name", "n", "--gpu_ids", "-1"]
@@ -501,10 +501,15 @@ def test_a_folder_of_results_holds_one_test(here, tmp_path):
     assert {p.name[0] for p in (folder / "images").iterdir()} == {"0"}
     test.main([*argv, "--only_output", "--format", "webp"])
     assert sorted(p.name for p in folder.iterdir() if p.name[0] != ".") == ["0.webp"]
+    with monkeypatch.context() as patch:
+        patch.setattr("data.outputs.can_hold", lambda *what: False)
+        with pytest.raises(UserError, match="cannot hold"):  # before anything is removed
+            test.main([*argv, "--only_output", "--format", "jpg"])
+    assert (folder / "0.webp").exists()
     (folder / "mine.png").write_bytes(b"dear to somebody")
     with pytest.raises(UserError, match="mine.png"):
         test.main(argv)
-    assert (folder / "mine.png").exists()
+    assert (folder / "mine.png").exists() and (folder / "0.webp").exists()
 
 
 def test_pages_are_paired_tested_and_named(here, tmp_path):

@@ -50,7 +50,6 @@ class Results(ExitStack):
         self.callback(self.wandb.close)
         self.page: ResultsPage | NoOp = NoOp()
         if not opt.only_output:
-            self.files.add(["index.html", "test_opt.txt", "test_opt.json"])
             title = f"{opt.name}, {opt.phase}, epoch {opt.epoch}"
             self.page = ResultsPage(folder, title, opt.display_winsize)
             self.enter_context(self.page)
@@ -64,6 +63,8 @@ class Results(ExitStack):
         """
         chosen = self._chosen(visuals)
         images = {name: Visual(name, v, self.opt, self.outputs) for name, v in chosen.items()}
+        if not self.count and not self.opt.only_output:
+            self.files.add(["index.html", "test_opt.txt", "test_opt.json"])
         for index, path in enumerate(paths):
             name, files = self._unused(self.outputs.name(path), images)
             self.files.add(chain.from_iterable(files.values()))
@@ -158,46 +159,56 @@ def _shortened(stem: str, most: int) -> str:
 
 
 class OwnFiles(ExitStack):
-    """The files that a test writes to its folder; those of an earlier one are removed first.
+    """The files that a test writes to its folder, listed there.
 
-    UserError if others lie among them: results of two origins must not be mixed, nor files of
-    somebody be removed.
+    Those of an earlier test are removed when the first of this one are listed. UserError if other
+    files lie among them: results must not be mixed, nor somebody's files be removed.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.folder = folder
         with explain_write_errors(folder, REMEDY):
             folder.mkdir(parents=True, exist_ok=True)
-            self._remove(folder)
-            foreign = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
-        foreign = [p for p in foreign if not p.name.startswith("test_opt.")]
+            self._earlier: list[PurePath] | None = self._listed()
+            there = [path for path in folder.rglob("*") if path.is_file()]
+        own = {folder / path for path in self._earlier} | {*folder.glob("test_opt.*")}
+        foreign = [path for path in there if path not in own and not path.name.startswith(".")]
         if foreign:
             raise UserError(
-                f"{one_line(folder)} holds {len(foreign)} files that are not of this test, as "
+                f"{one_line(folder)} holds {len(foreign)} files that no test has listed, as "
                 f"{one_line(foreign[0].relative_to(folder))}; move them, or {REMEDY}"
             )
-        with explain_write_errors(folder, REMEDY):
-            self._list = self.enter_context(open(folder / WRITTEN, "w", encoding="utf-8"))
 
-    @staticmethod
-    def _remove(folder: Path) -> None:
-        """Remove what the list names, and folders that are empty then."""
-        with suppress(FileNotFoundError), open(folder / WRITTEN, encoding="utf-8") as lines:
-            names = [json.loads(line) for line in lines if line.endswith("\n")]
-            for name in names:
-                path = PurePath(name)
-                if not path.is_absolute() and ".." not in path.parts:
-                    (folder / path).unlink(missing_ok=True)
-            for path in sorted({p for name in names for p in PurePath(name).parents}, reverse=True):
-                remove_unfinished(folder / path)
-                with suppress(OSError):
-                    (folder / path).rmdir()
+    def _listed(self) -> list[PurePath]:
+        """The files of an earlier test, relative to the folder and in it."""
+        try:
+            with open(self.folder / WRITTEN, encoding="utf-8") as lines:
+                found = [PurePath(json.loads(line)) for line in lines if line.endswith("\n")]
+        except FileNotFoundError:
+            return []
+        return [path for path in found if not path.is_absolute() and ".." not in path.parts]
 
     def add(self, names: Iterable[str]) -> None:
         """List files, relative to the folder, that are written next."""
-        with explain_write_errors(WRITTEN, REMEDY):
+        with explain_write_errors(self.folder / WRITTEN, REMEDY):
+            if self._earlier is not None:
+                self._remove(self._earlier)
+                self._earlier = None
+                self._list = self.enter_context(open(self.folder / WRITTEN, "w", encoding="utf-8"))
             self._list.writelines(json.dumps(name) + "\n" for name in names)
             self._list.flush()
+
+    def _remove(self, paths: Sequence[PurePath]) -> None:
+        """Remove files, and the folders that are empty then."""
+        for path in paths:
+            (self.folder / path).unlink(missing_ok=True)
+        for above in sorted({above for path in paths for above in path.parents}, reverse=True):
+            remove_unfinished(self.folder / above)
+            with suppress(OSError):
+                (self.folder / above).rmdir()
+        if paths:
+            print0(f"the results of an earlier test in {one_line(self.folder)} are removed")
 
 
 class ResultsPage(ExitStack):
