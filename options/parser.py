@@ -161,6 +161,10 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             if action.dest == dest and action.nargs == 0 and action.const == value:
                 return action.option_strings[0]
+        if isinstance(value, list):
+            value = " ".join(
+                f"{part:g}" if isinstance(part, float) else str(part) for part in value
+            )
         return f"no --{dest}" if value is False else f"--{dest} {value}"
 
     def _unknown(self, argument: str) -> str:

@@ -79,6 +79,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             row = GENERATORS.get(opt.netG)
             if row and size_problem(size, size, row.multiple, row.minimum):
                 opt.netG = opt.netG if "netG" in self.given else "resnet_9blocks"
+            if opt.input_nc != opt.output_nc and "lambda_identity" not in self.given:
+                opt.lambda_identity = 0.0  # of CycleGAN
 
     return CheckOptions().parse(argv)
 
