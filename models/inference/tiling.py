@@ -207,7 +207,7 @@ class Statistics:
     """Mean and variance of each channel, joined part by part (Chan et al. 1979) in float64."""
 
     def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+        self.count, self.mean, self.squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
 
     def add(self, part: Tensor) -> None:
         """Join a part, (N, C, H, W)."""
@@ -215,12 +215,13 @@ class Statistics:
             mean, variance = mean_and_variance(part)
         else:
             variance, mean = torch.var_mean(_exact(part), (0, 2, 3), correction=0)
-        variance, mean, count = variance.double(), mean.double(), part.numel() // part.shape[1]
+        variance, mean = variance.cpu().double(), mean.cpu().double()  # not every GPU has float64
+        count = part.numel() // part.shape[1]
         total = self.count + count
-        distance = mean - self.mean.to(mean)
-        self.squares = self.squares.to(mean) + variance * count
-        self.squares += distance.square() * (self.count * count / total)
-        self.mean = self.mean.to(mean) + distance * (count / total)
+        distance = mean - self.mean
+        between = distance.square() * (self.count * count / total)
+        self.squares = self.squares + variance * count + between
+        self.mean = self.mean + distance * (count / total)
         self.count = total
 
     def normalize(self, norm: Any) -> Callable[[Tensor], Tensor]:
@@ -228,7 +229,8 @@ class Statistics:
         scale = (self.squares / self.count + norm.eps).rsqrt()
         shift = -self.mean * scale
         if norm.affine:
-            scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
+            weight, bias = norm.weight.cpu().double(), norm.bias.cpu().double()
+            scale, shift = scale * weight, shift * weight + bias
         return partial(_scale_and_shift, scale, shift)
 
 
@@ -385,7 +387,7 @@ def _after(layer: nn.Module, source: Source, work: Work) -> Source:
 
 
 def _add_block(block: ResnetBlock, x: Kept) -> None:
-    """X + F(x), in the place of x; the two convolutions are computed once."""
+    """Put x + F(x) in the place of x; the two convolutions are computed once."""
     layers = list(block.conv_block)
     first, second = (i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
     through = partial(_through, work=x.work)
