@@ -27,7 +27,7 @@ from util.files import atomic_write, explain_write_errors
 Pixels = Image.Image | np.ndarray  # modes L, LA, RGB, RGBA; or (H, W, C)
 
 # Told by content, not by name. PIL knows more, among them PostScript, which is a program to run.
-FORMATS = ["JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF"]
+FORMATS = ["JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF"]
 ARRAYS = (".npy", ".npz")
 SUFFIXES: tuple[str, ...] = (
     ".jpg",
@@ -40,7 +40,8 @@ SUFFIXES: tuple[str, ...] = (
     ".webp",
     *ARRAYS,
 )
-if features.check("avif"):
+if "avif" in features.modules and features.check("avif"):  # older Pillows warn of the name
+    FORMATS.append("AVIF")
     SUFFIXES += (".avif",)
 with contextlib.suppress(ImportError):  # optional
     import pillow_heif
