@@ -265,7 +265,10 @@ class BaseModel(ABC):
     def get_current_visuals(self) -> dict[str, Tensor]:
         """The images of the last step or test by name, (N, C, H, W) in [-1, 1]."""
         half, visuals = (torch.bfloat16, torch.float16), self._view("visual_names", "")
-        return {k: v.float() if v.dtype in half else v for k, v in visuals.items()}
+        # what a model of yours shows may be no tensor
+        return {
+            k: v.float() if getattr(v, "dtype", None) in half else v for k, v in visuals.items()
+        }
 
     def save_networks(self, tag: str | int) -> None:
         """Save every network as `{tag}_net_{NAME}.pth`."""

@@ -467,6 +467,44 @@ class ShiftModel(TemplateModel):
 '''
 
 
+ODD = '''
+"""Shows what is no image."""
+import torch
+from models.template_model import TemplateModel
+
+class OddModel(TemplateModel):
+    def __init__(self, opt):
+        super().__init__(opt)
+        self.visual_names += ["five", "deep", "flat", "text", "none_of_it", "array"]
+
+    def compute_visuals(self):
+        self.five, self.deep = torch.zeros(1, 5, 8, 8), torch.zeros(1, 3, 4, 8, 8)
+        self.flat, self.text, self.none_of_it = torch.zeros(7), "hello", torch.zeros(1, 3, 0, 8)
+        self.array = self.output[0].movedim(0, -1).detach().numpy() * 127 + 127
+'''
+
+
+def test_no_visual_ends_a_run(here, tmp_path, monkeypatch, capsys):
+    import models
+
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "odd_model.py").write_text(ODD)
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path / "plugins")])
+    root = two_folders(tmp_path / "d", [noise("u1", 3, 32, 32)], suffix=".png")
+    argv = ["--dataroot", str(root), "--name", "n", "--model", "odd"]
+    one = ["--n_epochs", "2", "--n_epochs_decay", "0", "--display_freq", "1"]
+    train.main([*argv, *TINY, *one])
+    shown = {p.stem for p in Path("checkpoints/n/web/images").glob("epoch001_*")}
+    assert shown >= {f"epoch001_{name}" for name in ("output", "five", "array")}
+    said = capsys.readouterr().out
+    for name in ("deep", "flat", "text", "none_of_it"):
+        assert said.count(f"{name} is not shown") == 1
+    test.main([*argv, "--gpu_ids", "-1", "--num_threads", "0"])
+    written = {p.name for p in Path("results/n/test_latest/images").iterdir()}
+    visuals = ("data_A.png", "data_B.png", "output.png", "five.npy", "array.png")
+    assert written == {f"0_{name}" for name in visuals}
+
+
 def test_a_shift_of_a_ct_slice_comes_back_in_hounsfield_units(here, tmp_path, monkeypatch):
     """int16 from −1000 (air) on; the answer is 100 more, within 1 % of the range."""
     slices = [(noise("i2", 1, 32, 32, seed=s) // 40).clip(-1000, 800) for s in range(10)]

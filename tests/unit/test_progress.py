@@ -81,6 +81,9 @@ class SlowLoader:
     def save_kinds(self, folder):
         pass
 
+    def shown(self, visual):
+        return -1.0, 1.0
+
     def waiting_advice(self, share):
         self.shares.append(share)
         return f"advice for {share:.0%}"

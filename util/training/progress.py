@@ -240,7 +240,10 @@ class Progress(ExitStack):
     def _to_show(self, name: str, visual: Any) -> torch.Tensor | None:
         """The first image of a visual for people to look at; None for what is no image."""
         try:
-            return to_uint8(visual, self.opt.show_bands, self.loader.shown(name))[0]
+            shown = to_uint8(visual, self.opt.show_bands, self.loader.shown(name))[0]
+            if shown.dim() != 3 or shown.shape[2] != 3 or not shown.numel():
+                raise ValueError(f"its shape is {list(visual.shape)}")
+            return shown
         except Exception as error:  # of any kind: what is only shown must not end a run
             if name not in self._not_shown:
                 distributed.print0(f"{name} is not shown, it is no image ({one_line(error)})")
