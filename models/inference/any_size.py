@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.inference.tiling import TILE, WIDTH, Work, translate_in_bands, translate_in_tiles
+from models.inference.features import TILE, WIDTH, Work
+from models.inference.tiling import translate_in_bands, translate_in_tiles
 from models.networks.generators import ResnetGenerator, UnetGenerator
 from util.distributed import print0
 

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from models import networks
-from models.inference import any_size, tiling
+from models.inference import any_size, features, tiling
 from models.inference.any_size import reflected, take_any_size
 from models.inference.batching import normalize_per_image
+from models.inference.features import Work
 from models.inference.half_precision import to_half_precision
-from models.inference.tiling import Work, translate_in_bands, translate_in_tiles
+from models.inference.tiling import translate_in_bands, translate_in_tiles
 from models.networks import cpu_layers
 from models.networks.generators import ResnetGenerator
 from models.networks.norms import get_norm_layer
@@ -47,7 +48,7 @@ def noise(*size, seed=0, count=1):
 @pytest.fixture(params=["memory", "file"])
 def where(request, monkeypatch):
     """Where features wait."""
-    monkeypatch.setattr(tiling, "IN_MEMORY", 1 << 40 if request.param == "memory" else 0)
+    monkeypatch.setattr(features, "IN_MEMORY", 1 << 40 if request.param == "memory" else 0)
 
 
 @torch.no_grad()
