@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.inference.features import TILE, WIDTH, Work
-from models.inference.tiling import translate_in_bands, translate_in_tiles
+from models.inference.tiling import foreign_parts, translate_in_bands, translate_in_tiles
 from models.networks.generators import ResnetGenerator, UnetGenerator
 from util.distributed import print0
 
@@ -28,17 +28,18 @@ def take_any_size(
     """Let generators give back the size that they are given, in place; memory is bounded by tiles.
 
     Args:
-        nets: others than our own generators stay as they are.
+        nets: others than our own generators stay as they are, edited ones are never tiled.
         tile: tiles of about tile x tile pixels; 0: never, None: where the whole would not fit.
         crop_size: the size of the training, which tiles of a U-Net have.
         folder: where features may wait in a file.
     """
     for net in nets:
+        foreign = foreign_parts(net)
+        if tile and foreign:
+            print0(f"--tile {tile}: translated whole, as tiles know nothing of {foreign}")
         if isinstance(net, ResnetGenerator | UnetGenerator):
-            whole = AnySize(net, net.forward, tile, crop_size, folder)
-            net.forward = whole  # type: ignore[method-assign]
-        elif tile:
-            print0(f"--tile {tile}: {type(net).__name__} is no ResNet or U-Net of ours; not tiled")
+            of_any_size = AnySize(net, net.forward, 0 if foreign else tile, crop_size, folder)
+            net.forward = of_any_size  # type: ignore[method-assign]
 
 
 @dataclass
@@ -124,8 +125,21 @@ def available_memory(device: torch.device) -> int | None:
         with open("/proc/meminfo", encoding="ascii") as lines:
             line = next(line for line in lines if line.startswith("MemAvailable"))
         found.append(int(line.split()[1]) * 1024)
-    with suppress(OSError, ValueError):  # in a container, or a batch job
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        found.append(limit - int((group / "memory.current").read_text()))
+    with suppress(OSError, StopIteration):  # in a container, or a batch job
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        group = next(name for name in groups if name.startswith("0::"))
+        found += left_in_groups(Path("/sys/fs/cgroup"), group.removeprefix("0::"))
     return min(found, default=None)
+
+
+def left_in_groups(root: Path, group: str) -> list[int]:
+    """Bytes that a cgroup (version 2) and those around it let their processes still take."""
+    left = []
+    inner = root / group.strip("/")
+    for folder in [inner, *inner.parents[: len(inner.parts) - len(root.parts)]]:
+        with suppress(OSError, ValueError):  # "max" is no number, and the outermost has no limit
+            limit, taken = (int((folder / f"memory.{x}").read_text()) for x in ("max", "current"))
+            statistics = dict(line.split() for line in (folder / "memory.stat").open())
+            files = int(statistics.get("inactive_file", 0))  # that were read and can be forgotten
+            left.append(limit - taken + files)
+    return left

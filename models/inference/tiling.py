@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from models.inference.features import (
     Work,
     normalized,
 )
+from models.networks.cpu_layers import PLAIN
 from models.networks.generators import (
     ResnetBlock,
     ResnetGenerator,
@@ -39,6 +41,33 @@ from models.networks.generators import (
 
 OVERLAP = 4  # tiles of a U-Net overlap by a quarter
 PADS = {nn.ReflectionPad2d: "reflect", nn.ReplicationPad2d: "replicate", nn.ZeroPad2d: "constant"}
+
+KNOWN = {  # besides convolutions: what is computed here as the layer itself does it
+    *(ResnetGenerator, ResnetBlock, UnetGenerator, UnetSkipConnectionBlock, nn.Sequential),
+    *(nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Dropout, nn.Identity, *PADS),
+    *(nn.InstanceNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm),
+}
+
+
+def foreign_parts(net: nn.Module) -> str:
+    """The modules, by class name, that would not come out right here; empty for our own networks.
+
+    A class derived from ours may have another `forward`, and an edited network other layers: ones
+    that look at neighbours, or at all of the image.
+    """
+    if PLAIN.get(type(net), type(net)) not in (ResnetGenerator, UnetGenerator):
+        return type(net).__name__
+    return ", ".join(sorted({type(part).__name__ for part in net.modules() if not _is_known(part)}))
+
+
+def _is_known(module: Any) -> bool:
+    kind = PLAIN.get(type(module), type(module))
+    if module._forward_hooks or module._forward_pre_hooks:  # not every layer is called
+        return False
+    if kind in (nn.Conv2d, nn.ConvTranspose2d):
+        plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        return plain and module.groups == 1 and set(module.dilation) == {1}
+    return kind in KNOWN
 
 
 def translate_in_bands(net: ResnetGenerator, image: Tensor, work: Work) -> Tensor:

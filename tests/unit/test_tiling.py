@@ -236,10 +236,60 @@ def test_tiles_are_chosen_where_memory_is_short(monkeypatch, capsys, available, 
     assert capsys.readouterr().out.count("--tile 0") == tiled
 
 
-def test_another_network_is_not_tiled_and_that_is_said(capsys):
-    net = nn.Conv2d(3, 3, 1)
-    take_any_size([net], 256, 128)
-    assert "Conv2d" in capsys.readouterr().out and net(torch.zeros(1, 3, 9, 7)).shape[2:] == (9, 7)
+def test_memory_that_is_left_is_that_of_the_narrowest_group(tmp_path):
+    """A batch job's limit is not at the root; files that were read only seem to take memory."""
+    job = tmp_path / "slurm" / "job_1"
+    job.mkdir(parents=True)
+    for folder, limit in ((job, "1000"), (job.parent, "max")):
+        (folder / "memory.max").write_text(limit + "\n")
+        (folder / "memory.current").write_text("700\n")
+        (folder / "memory.stat").write_text("anon 500\ninactive_file 150\n")
+    assert any_size.left_in_groups(tmp_path, "/slurm/job_1") == [450]
+    assert any_size.left_in_groups(tmp_path, "/slurm") == []
+    assert any_size.left_in_groups(tmp_path, "/elsewhere") == []
+    (tmp_path / "memory.max").write_text("800")
+    (tmp_path / "memory.current").write_text("790")
+    (tmp_path / "memory.stat").write_text("inactive_file 0")
+    assert sorted(any_size.left_in_groups(tmp_path, "/slurm/job_1")) == [10, 450]
+
+
+class Residual(ResnetGenerator):
+    """Somebody's generator, from ours."""
+
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def edited(place, layer):
+    net = ResnetGenerator(3, 3, 4, get_norm_layer("instance"), n_blocks=2)
+    net.model[place] = layer
+    return net
+
+
+@pytest.mark.parametrize("net, name", [
+    (nn.Conv2d(3, 3, 1), "Conv2d"),
+    (Residual(3, 3, 4, get_norm_layer("instance"), n_blocks=2), "Residual"),
+    (edited(2, nn.GroupNorm(2, 4)), "GroupNorm"),
+    (edited(4, nn.Conv2d(4, 8, 3, 2, 2, dilation=2)), "Conv2d"),
+    (edited(4, nn.Conv2d(4, 8, 3, 2, 1, padding_mode="reflect")), "Conv2d"),
+])  # fmt: skip
+@torch.no_grad()
+def test_other_and_edited_networks_are_not_tiled_and_that_is_said(net, name, capsys):
+    image = noise(60, 44).float()
+    whole = net(image)
+    for tile in (3, None):
+        take_any_size([net], tile, 128)
+        assert torch.equal(net(image), whole)
+        assert (f"nothing of {name}\n" in capsys.readouterr().out) == (tile == 3)
+
+
+@pytest.mark.parametrize("netG", ["resnet_6blocks", "unet_128"])
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+def test_our_own_networks_have_no_foreign_parts(netG, norm):
+    net = networks.define_G(3, 3, 4, netG, norm, use_dropout=True)
+    assert tiling.foreign_parts(net) == ""
+    cpu_layers.swap_in(net, torch.device("cpu"), "fp32", training=False)
+    assert tiling.foreign_parts(net) == ""
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
