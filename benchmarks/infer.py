@@ -68,10 +68,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="of a run, in place of the network's number")
     parser.add_argument("--large", action="store_true", help="one large image, see large.py")
     parser.add_argument("--sizes", nargs="+", default=large.SIZES, help="with --large")
+    parser.add_argument("--tile", default="512", help="with --large")
     args = parser.parse_args()
     harness.start(parser, args)
     if args.large:
-        large.main(args.sizes, args.rounds)
+        large.main(args.only, args.sizes, args.rounds, args.tile)
         return
     place = ["--gpu_ids", "-1" if args.device == "cpu" else "0"]
     for name in args.only:

@@ -17,8 +17,10 @@ from models.networks.generators import ResnetGenerator, UnetGenerator
 from util.distributed import print0
 
 # Bytes of memory that a whole forward pass takes for each pixel and channel of the first layer, in
-# float32: 900 and 415 with 64 channels. Measured on a CPU, between 512x512 and 1536x1536 pixels.
-BYTES = {ResnetGenerator: 14.0, UnetGenerator: 6.5}
+# float32. test.py takes, with 64 channels, 1,100 to 1,200 a pixel (a ResNet) and 680 to 890 besides
+# its first 0.7 GB, freed blocks that stay included. From 1536x1536 up, on a CPU:
+# `benchmarks/infer.py --large --tile 0 --sizes 1536x1536 1800x1400 2560x2048`
+BYTES = {ResnetGenerator: 19.0, UnetGenerator: 14.0}
 PART = 0.5  # of the available memory that one pass may take
 
 
