@@ -292,7 +292,7 @@ class Kept(Source):
 
 
 def _bytes(part: Tensor) -> memoryview:
-    return part.view(torch.uint8).numpy().data.cast("B")
+    return part.flatten().view(torch.uint8).numpy().data  # a 1x1 map may have any strides
 
 
 class _Overwritten(Source):

@@ -116,9 +116,10 @@ def test_dropout_drops_half_in_bands_too():
         assert (in_bands(net, noise(32, 32), 900) - net(noise(32, 32))).abs().max() < EXACT
 
 
-def test_tiles_in_bfloat16():
-    net = generator().float()
-    image = noise(40, 33).float()
+@pytest.mark.parametrize("netG, size", [("resnet_6blocks", (40, 33)), ("unet_128", (128, 128))])
+def test_tiles_in_bfloat16(where, netG, size):
+    net = generator(netG).float()
+    image = noise(*size).float()
     with torch.no_grad():
         exact = net(image)
         half = copy.deepcopy(net)
